@@ -1,0 +1,128 @@
+"""Reading the catalogue: one TOML file per entry, checked against the schema, found by id or alias.
+
+Layout: data/<kind>/<id>.toml, and data/sources.toml. A file is read when it is asked for, and only once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ultratwin.catalogue.facts import RANGED, Fact, Source
+from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES, REQUIRED, Entry
+from ultratwin.errors import CatalogueError, UnitError, unknown_name
+
+DATA: Final = Path(__file__).parent / "data"
+
+
+def read_toml(path: Path, kind: type[Any]) -> Any:
+    """One TOML file as a strict msgspec type.
+
+    Raises: CatalogueError naming the file and the key
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CatalogueError(str(error), where=str(path), hint="see docs/how-to/add-a-chip.md for the layout") from None
+
+
+@cache
+def sources() -> dict[str, Source]:
+    """Every source that a fact may name, by id."""
+    found: dict[str, Source] = read_toml(DATA / "sources.toml", dict[str, Source])
+    return found
+
+
+def ids(kind: str) -> list[str]:
+    """The ids of all entries of a kind, sorted."""
+    return sorted(path.name.removesuffix(".toml") for path in (DATA / kind).glob("*.toml"))
+
+
+@cache
+def entry(kind: str, name: str) -> Entry:
+    """One entry by id or alias (neither is case-sensitive).
+
+    Raises: CatalogueError if nobody has that name, with the nearest one that exists
+    """
+    return load_file(kind, DATA / kind / f"{resolve(kind, name)}.toml")
+
+
+@cache
+def resolve(kind: str, name: str) -> str:
+    """The id that a name or alias stands for.
+
+    Raises: CatalogueError if nobody has that name
+    """
+    if (DATA / kind / f"{name}.toml").is_file():
+        return name
+    names = _names(kind)
+    if name.lower() not in names:
+        error = unknown_name(kind.rstrip("s"), name, ids(kind))
+        error.hint = (error.hint + "; " if error.hint else "") + f"`ultratwin catalogue {kind}` lists all"
+        raise CatalogueError(error.what, allowed=error.allowed, hint=error.hint)
+    return names[name.lower()]
+
+
+@cache
+def _names(kind: str) -> dict[str, str]:
+    names = {}
+    for each in ids(kind):
+        found = load_file(kind, DATA / kind / f"{each}.toml")
+        for spelling in (each, found.name, *found.aliases):
+            names.setdefault(spelling.lower(), each)
+    return names
+
+
+@cache
+def load_file(kind: str, path: Path) -> Entry:
+    """One file, checked: known figures, right dimensions, a source for each, a range where one is due.
+
+    Raises: CatalogueError with all faults of the file
+    """
+    found: Entry = read_toml(path, ENTRY_TYPES[kind])
+    faults = [fault for name, fact in found.figures.items() for fault in _faults(kind, name, fact)]
+    faults += [f"figures.{name} is missing" for name in REQUIRED.get(kind, ()) if name not in found.figures]
+    if faults:
+        raise CatalogueError("; ".join(faults), where=str(path), hint="catalogue/schema.py lists what a file may hold")
+    return found
+
+
+def _faults(kind: str, name: str, fact: Fact) -> list[str]:
+    where = f"figures.{name}"
+    if name not in FIGURES[kind]:
+        return [f"{where} is not a known figure of {kind}"]
+    faults = []
+    try:
+        if fact.dimension != FIGURES[kind][name]:
+            faults.append(f"{where} is a {fact.dimension}, expected a {FIGURES[kind][name]}")
+    except UnitError as error:
+        faults.append(f"{where}: {error.what}")
+    faults += [f"{where}: unknown source {each}" for each in fact.source.split() if each not in sources()]
+    faults += [
+        f"{where}: unknown source {each}"
+        for reading in fact.alternatives
+        for each in reading.source.split()
+        if each not in sources()
+    ]
+    if not fact.source.split():
+        faults.append(f"{where} has no source")
+    if fact.status in RANGED and (fact.low is None or fact.high is None):
+        faults.append(f"{where} is {fact.status} and needs low and high")
+    if fact.low is not None and fact.high is not None and not fact.low <= fact.value <= fact.high:
+        faults.append(f"{where}: low <= value <= high does not hold")
+    if fact.status == "derived" and not fact.expression:
+        faults.append(f"{where} is derived and needs its expression")
+    return faults
+
+
+@cache
+def catalogue_hash() -> str:
+    """A short hash of every catalogue file: which facts an answer was computed from."""
+    digest = hashlib.sha256()
+    for path in sorted(DATA.rglob("*.toml")):
+        digest.update(path.relative_to(DATA).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
