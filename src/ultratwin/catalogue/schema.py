@@ -5,7 +5,7 @@ Adding a kind of figure is one line in FIGURES. Anything that is not listed here
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -71,6 +71,28 @@ class ClaimEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     verdict: str = ""
 
 
+class ModelEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model: the keys of its config.json that give sizes, as published, and the parameter counts to check them by.
+
+    `name` is the id that users type; `hub_id` its repository on the hub, empty if it has none. `config_source` names
+    the sources of the sizes. `active_excludes_embedding`: the published active count leaves the input table out.
+    """
+
+    hub_id: str = ""
+    architecture: str
+    config_source: str
+    config: dict[str, Any]
+    active_excludes_embedding: bool = False
+
+
+class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A training framework's profile; see timing/profile.py for what its constants mean."""
+
+    based_on: str = ""
+    attention: str = ""
+    stage_split: str = ""
+
+
 ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "chips": ChipEntry,
     "links": LinkEntry,
@@ -78,12 +100,14 @@ ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "prices": PriceEntry,
     "regions": RegionEntry,
     "claims": ClaimEntry,
+    "models": ModelEntry,
+    "profiles": ProfileEntry,
 }
 
 _FLOP: Final = "flop_per_s"
 FIGURES: Final[dict[str, dict[str, str]]] = {
     "chips": {
-        # dense peak rates by number format; "array" is what the matrix engine alone can do, where the headline says more
+        # dense peak rates by number format; "array" is what the matrix engine alone can do, if less
         "fp32_flop_per_s": _FLOP,
         "tf32_flop_per_s": _FLOP,
         "bf16_flop_per_s": _FLOP,
@@ -96,6 +120,8 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "sparse_bf16_flop_per_s": _FLOP,
         "sparse_fp8_flop_per_s": _FLOP,
         "array_bf16_flop_per_s": _FLOP,
+        "array_fp16_flop_per_s": _FLOP,
+        "array_tf32_flop_per_s": _FLOP,
         "array_fp8_flop_per_s": _FLOP,
         "array_mxfp8_flop_per_s": _FLOP,
         "array_fp32_flop_per_s": _FLOP,
@@ -171,10 +197,71 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "analyst_cost": "usd_per_s",
     },
     "regions": {"carbon_kg_per_j": "kg_per_j", "pue": "number", "electricity_usd_per_j": "usd_per_j"},
-    "claims": {},
+    "claims": {
+        # what each reading of the claim gives, by arithmetic from published figures
+        "claimed": "number",
+        "gen2_chips": "number",
+        "gen1_chips": "number",
+        "ratio_to_trn1_cluster": "number",
+        "ratio_to_trn2_cluster": "number",
+        "ultraserver_fp8_ratio": "number",
+        "ultraserver_bf16_ratio": "number",
+        "gen1_ultraserver_fp8_ratio": "number",
+        "chip_fp8_ratio": "number",
+        "chip_bf16_ratio": "number",
+        "ultraserver_bandwidth_ratio": "number",
+        "ultraserver_capacity_ratio": "number",
+        "chip_bandwidth_ratio": "number",
+        "chip_capacity_ratio": "number",
+        "fp8_per_watt_ratio_at_700_w": "number",
+        "fp8_per_watt_ratio_at_1000_w": "number",
+        "tdp_for_claim_w": "watt",
+        "tdp_for_40_percent_less_energy_w": "watt",
+        "ultraserver_fp4_flop_per_s": _FLOP,
+        "ultraserver_memory_bytes_per_s": "byte_per_s",
+        "per_chip_times_144_fp4_flop_per_s": _FLOP,
+        "per_chip_times_72_fp4_flop_per_s": _FLOP,
+        "per_chip_times_72_memory_bytes_per_s": "byte_per_s",
+        "nvl72_nvlink5_bytes_per_s": "byte_per_s",
+        "nvl72_nvlink6_bytes_per_s": "byte_per_s",
+    },
+    "profiles": {
+        "gemm_factor": "number",
+        "attention_factor": "number",
+        "vector_factor": "number",
+        "host_forward_s": "second",
+        "host_backward_s": "second",
+        "host_micro_batch_s": "second",
+        "host_step_s": "second",
+        "tensor_overlap_frac": "number",
+        "context_overlap_frac": "number",
+        "expert_overlap_frac": "number",
+        "pipeline_overlap_frac": "number",
+        "data_overlap_frac": "number",
+        "shard_overlap_frac": "number",
+        "collective_factor": "number",
+        "parameter_bytes": "byte",
+        "gradient_bytes": "byte",
+        "gradient_wire_bytes": "byte",
+        "optimizer_bytes": "byte",
+        "optimizer_traffic_bytes": "byte",
+        "vocab_multiple": "number",
+        "expert_imbalance": "number",
+        "straggler_frac": "number",
+        "logits_bytes": "byte",
+        "allocator_frac": "number",
+        "context_bytes": "byte",
+        "step_spread_frac": "number",
+    },
+    "models": {
+        "total_parameters": "number",
+        "active_parameters": "number",  # that one token meets
+        "other_parameters": "number",  # of the total, outside the language model: vision encoder and the like
+    },
 }
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "chips": ("memory_bytes_per_s",),
     "systems": ("num_chips", "chips_per_node"),
     "prices": ("num_chips",),
+    "models": ("total_parameters",),
 }

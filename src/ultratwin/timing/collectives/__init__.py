@@ -1,0 +1,123 @@
+"""Collective communication: how long an all-reduce, all-gather, ... takes on a network.
+
+`collective_time_s` is the one entry point; each algorithm is a file of its own, listed in ALGORITHMS.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from ultratwin.errors import ScenarioError, unknown_name
+from ultratwin.hardware.chip import Number
+from ultratwin.timing.collectives.all_to_all import AllToAll
+from ultratwin.timing.collectives.hierarchical import Hierarchical
+from ultratwin.timing.collectives.mesh import Mesh
+from ultratwin.timing.collectives.network import (
+    Algorithm,
+    AlgorithmRule,
+    CollectiveProfile,
+    Group,
+    LinkProfile,
+    Network,
+    Pipe,
+    collective_profile,
+    scale_up_bytes_per_s,
+)
+from ultratwin.timing.collectives.one_shot import OneShot
+from ultratwin.timing.collectives.recursive_halving_doubling import RecursiveHalvingDoubling
+from ultratwin.timing.collectives.ring import Ring
+from ultratwin.timing.collectives.send_recv import SendRecv
+from ultratwin.timing.collectives.switch import Switch
+from ultratwin.timing.collectives.tree import Tree
+
+__all__ = [
+    "ALGORITHMS",
+    "OPERATIONS",
+    "CollectiveProfile",
+    "Group",
+    "LinkProfile",
+    "Network",
+    "Pipe",
+    "collective_profile",
+    "collective_time_s",
+]
+
+ALGORITHMS: Final[tuple[Algorithm, ...]] = (
+    Ring(),
+    Tree(),
+    Switch(),
+    Mesh(),
+    OneShot(),
+    RecursiveHalvingDoubling(),
+    Hierarchical(),
+    AllToAll(),
+    SendRecv(),
+)
+OPERATIONS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
+_ALWAYS: Final = frozenset({"all_to_all", "send_recv"})
+
+
+def collective_time_s(
+    operation: str,
+    size_bytes: Number,
+    network: Network,
+    *,
+    ranks_per_domain: Number,
+    num_domains: Number,
+    algorithm: str | None = None,
+) -> Number:
+    """Time of one collective call by a group of r x N ranks, every other group of the machine busy alike.
+
+    Equation: the algorithm's own; with none given, the least of those that the library has a rule for
+    Args:
+        operation: one of OPERATIONS
+        size_bytes: S by the nccl-tests convention: the whole array of an all-gather, reduce-scatter or all-to-all,
+            the buffer of each rank of an all-reduce [byte], shape [candidate]
+        network: what one rank sees; its rates may be arrays
+        ranks_per_domain: r, ranks of the group inside one scale-up domain, shape [candidate]
+        num_domains: N, scale-up domains that the group spans, shape [candidate]
+        algorithm: a name in ALGORITHMS; None is the best that the library would choose
+    Returns: seconds [s], shape [candidate]; 0 for a group of one rank
+    Raises: ScenarioError for an operation or algorithm that nobody has
+    """
+    candidates = _candidates(operation, network, algorithm)
+    ranks, domains = np.maximum(ranks_per_domain, 1.0), np.maximum(num_domains, 1.0)
+    group = Group(size_bytes=size_bytes, ranks_per_domain=ranks, num_domains=domains, num_ranks=ranks * domains)
+    # groups of one rank are computed as pairs and then put to zero, so that no formula divides by n - 1 = 0
+    best: Number = np.inf
+    for each in candidates:
+        time = each.time_s(operation, group, network)
+        rule = network.profile.scale_up.rules.get(each.name)
+        if algorithm is None and rule is not None:
+            time = np.where(_applies(rule, group), time, np.inf)
+        best = np.minimum(best, time)
+    result = np.where(group.num_ranks > 1.0, best, 0.0)
+    return result if result.ndim else float(result)
+
+
+def _applies(rule: AlgorithmRule, group: Group) -> Number:
+    size, ranks, domains = group.size_bytes, group.ranks_per_domain, group.num_domains
+    allowed = (np.asarray(size) >= rule.min_bytes) & (np.asarray(size) < rule.max_bytes)
+    if rule.min_ranks > 1.0 or rule.max_ranks < np.inf:
+        allowed = allowed & (np.asarray(ranks) >= rule.min_ranks) & (np.asarray(ranks) <= rule.max_ranks)
+    if rule.max_domains < np.inf:
+        allowed = allowed & (np.asarray(domains) <= rule.max_domains)
+    if rule.max_group_bytes < np.inf:
+        n = np.asarray(group.num_ranks)
+        allowed = allowed & ((size * n <= rule.max_group_bytes) | (n <= 2.0))
+    return allowed
+
+
+def _candidates(operation: str, network: Network, algorithm: str | None) -> list[Algorithm]:
+    if operation not in OPERATIONS:
+        raise unknown_name("collective", operation, OPERATIONS, error=ScenarioError)
+    able = [each for each in ALGORITHMS if operation in each.operations]
+    if algorithm is None:
+        rules = network.profile.scale_up.rules
+        return [each for each in able if each.name in rules or each.name in _ALWAYS]
+    chosen = [each for each in able if each.name == algorithm]
+    if not chosen:
+        raise unknown_name(f"algorithm for {operation}", algorithm, [each.name for each in able], error=ScenarioError)
+    return chosen

@@ -1,0 +1,49 @@
+"""All-to-all: every rank sends a different part to every other rank."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from ultratwin.hardware.chip import Number
+from ultratwin.timing.collectives.network import Algorithm, Group, Network, scale_up_bytes_per_s
+
+
+class AllToAll(Algorithm):
+    """Pairwise exchange; parts for other domains leave through the rank's own network adapter.
+
+    Equation: w_up = (r-1)/n S, w_out = (n-r)/n S, both at once; k = n-1 peers inside, N-1 domains outside;
+              on a torus the mean path is side/4 hops on each axis, which divides the rate
+    Source: nccl-tests doc/PERFORMANCE.md for the bytes; the torus path is derived
+    """
+
+    name: ClassVar[str] = "all_to_all"
+    operations: ClassVar[frozenset[str]] = frozenset({"all_to_all"})
+
+    def time_s(self, operation: str, group: Group, network: Network) -> Number:
+        profile = network.profile
+        up, out = profile.scale_up.pipes["all_to_all"], profile.scale_out.pipes["all_to_all"]
+        ranks, domains, n = group.ranks_per_domain, group.num_domains, group.num_ranks
+        part_bytes = group.size_bytes / n
+        rate = scale_up_bytes_per_s(ranks, network)
+        if network.topology.startswith("torus") or network.topology == "ring":
+            rate = rate / np.maximum(mean_hops(ranks, network), 1.0)
+        up_s = (ranks - 1.0) * part_bytes / rate
+        inside = up.wire_time_s(ranks - 1.0, up_s, part_bytes)
+        out_s = (n - ranks) * part_bytes / network.scale_out_bytes_per_s
+        across = out.time_s(
+            domains - 1.0,
+            np.maximum(out_s / out.quick_frac, up_s / up.quick_frac),
+            np.maximum(out_s / out.bulk_frac, up_s / up.bulk_frac),
+            part_bytes,
+        )
+        return np.where(np.asarray(domains) > 1, across + (ranks - 1.0) * up.step_s, inside)
+
+
+def mean_hops(ranks: Number, network: Network) -> Number:
+    """Links that a part crosses on average, counting an axis that is used at its own rate: side / 4."""
+    if network.topology == "ring":
+        return ranks / 4.0
+    axes = 3.0 if network.topology == "torus-3d" else 2.0
+    return np.minimum(ranks, network.domain_size ** (1.0 / axes)) / 4.0

@@ -1,0 +1,245 @@
+"""What one rank sees of its network, and the constants of the library that moves its bytes.
+
+Notation used by every algorithm: S message [byte], n ranks = r per scale-up domain x N domains, B rate of one
+chip in one direction, k steps that follow one another, w bytes that one chip sends.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, Final
+
+import msgspec
+import numpy as np
+
+from ultratwin.catalogue import loader
+from ultratwin.hardware.chip import Number
+
+
+class Pipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a library moves a message over one kind of link: a latency protocol, then a bulk protocol.
+
+    Equation (k steps, wire time w/B at the line rate):
+        t_quick = launch + k step + (w/B) / quick_frac
+        x, y    = bulk_start + k bulk_step,  (w/B) / bulk_frac
+        t_bulk  = launch + sqrt(x^2 + 2 overlap x y + y^2)
+        t       = t_bulk if chunk >= bulk_chunk_bytes else min(t_quick, t_bulk)
+    overlap 1 adds the pipeline's fill time to the wire time, 0 hides most of the shorter under the longer.
+    chunk is what one rank sends in one step. Never faster for more bytes, nor below the wire time.
+    Source: the protocols are NCCL's LL/LL128 and Simple (nccl: src/graph/tuning.cc); the constants are fitted
+    """
+
+    launch_s: float
+    step_s: float
+    quick_frac: float
+    bulk_start_s: float
+    bulk_step_s: float
+    bulk_frac: float
+    overlap: float = 1.0
+    bulk_chunk_bytes: float = float("inf")
+
+    def time_s(self, steps: Number, quick_wire_s: Number, bulk_wire_s: Number, chunk_bytes: Number) -> Number:
+        """Seconds of k steps; the wire times already hold the shares of the line rate. Shapes broadcast."""
+        quick = steps * self.step_s + quick_wire_s
+        start = self.bulk_start_s + steps * self.bulk_step_s
+        # (x + y)^2 - 2 (1 - overlap) x y
+        bulk = np.sqrt(np.square(start + bulk_wire_s) - (2.0 * (1.0 - self.overlap)) * (start * bulk_wire_s))
+        switched = np.asarray(chunk_bytes) >= self.bulk_chunk_bytes
+        time: Number = self.launch_s + np.where(switched, bulk, np.minimum(quick, bulk))
+        return time
+
+    def wire_time_s(self, steps: Number, wire_s: Number, chunk_bytes: Number) -> Number:
+        """Seconds of k steps over one kind of link, from the wire time at the line rate."""
+        return self.time_s(steps, wire_s / self.quick_frac, wire_s / self.bulk_frac, chunk_bytes)
+
+
+class AlgorithmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a library may choose an algorithm: message sizes [byte], ranks per domain, and the most domains.
+
+    `max_group_bytes` bounds n S, for groups of more than two.
+    """
+
+    min_bytes: float = 0.0
+    max_bytes: float = float("inf")
+    min_ranks: float = 2.0
+    max_ranks: float = float("inf")
+    max_domains: float = float("inf")
+    max_group_bytes: float = float("inf")
+
+
+class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where constants come from: data, script, points, and the error on the half that was not fitted."""
+
+    status: str
+    data_set: str
+    script: str = ""
+    points: int = 0
+    held_out_points: int = 0
+    held_out_median_error_frac: float = 0.0
+    held_out_p90_error_frac: float = 0.0
+    note: str = ""
+
+
+class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Constants of one library over one generation of links: one file of catalogue/data/collectives.
+
+    `reference_bytes_per_s`: rate of the machines that the shares were fitted on, per chip and one direction.
+    `framework_launch_s`: what a framework's own launch adds to a call, by framework.
+    `chain_ranks`: ranks of a node, which a tree links as a chain. `max_nics_per_domain`: adapters that one call
+    drives. `fallback_library`: the library that takes over where no rule applies; such a profile must be asked for.
+    """
+
+    name: str
+    links: tuple[str, ...]
+    library: str
+    scope: str
+    pipes: dict[str, Pipe]
+    fits: dict[str, Fit]
+    rules: dict[str, AlgorithmRule] = {}
+    reference_bytes_per_s: float = 0.0
+    reference_latency_s: float = 0.0
+    framework_launch_s: dict[str, float] = {}
+    chain_ranks: float = 8.0
+    max_nics_per_domain: float = float("inf")
+    fallback_library: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectiveProfile:
+    """The constants of a library on one machine: inside a scale-up domain and between domains."""
+
+    name: str
+    scale_up: LinkProfile
+    scale_out: LinkProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What one rank sees. Rates are per chip and one direction; they may be arrays along the candidate axis.
+
+    `in_network_reduction`: the scale-up switch can add (NVLink SHARP); `scale_out_reduction`: so can the fabric's.
+    Latencies are the link's own (hop or end to end); the profile's launch and step times include the library's.
+    """
+
+    scale_up_bytes_per_s: Number
+    scale_up_latency_s: Number
+    domain_size: float
+    topology: str
+    scale_out_bytes_per_s: Number
+    scale_out_latency_s: Number
+    profile: CollectiveProfile
+    in_network_reduction: bool = False
+    scale_out_reduction: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """One collective call: message S, n = r N ranks, r in each of N domains. Shapes broadcast; r, N >= 1."""
+
+    size_bytes: Number
+    ranks_per_domain: Number
+    num_domains: Number
+    num_ranks: Number
+
+
+class Algorithm(ABC):
+    """How a collective is carried out: which operations it knows, and how long one takes.
+
+    `name` is what `collective_time_s(algorithm=...)` and the rules in the catalogue call it.
+    """
+
+    name: ClassVar[str]
+    operations: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def time_s(self, operation: str, group: Group, network: Network) -> Number:
+        """Seconds for groups of two ranks or more, inf where the algorithm does not apply."""
+
+
+NUM_PASSES: Final = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0}
+"""An all-reduce is a reduce-scatter and an all-gather."""
+
+
+def scale_up_bytes_per_s(ranks: Number, network: Network) -> Number:
+    """The part of a chip's scale-up rate that a group of r ranks in one domain can use, one direction.
+
+    Equation: switch: all;  mesh: (r-1)/(d-1), links to others of the domain idle;
+              torus of k axes: axes/k, the group filling ceil(log r / log side) of them;  none: scale-out rate
+    """
+    full, size = network.scale_up_bytes_per_s, max(network.domain_size, 2.0)
+    if network.topology == "mesh":
+        return full * np.minimum((np.maximum(ranks, 2.0) - 1.0) / (size - 1.0), 1.0)
+    if network.topology.startswith("torus"):
+        axes = torus_axes(network)
+        return (
+            full * np.clip(np.ceil(np.log(np.maximum(ranks, 2.0)) / np.log(size ** (1 / axes)) - 1e-9), 1, axes) / axes
+        )
+    if network.topology == "none":
+        return network.scale_out_bytes_per_s
+    return full
+
+
+def torus_axes(network: Network) -> int:
+    """2 for torus-2d, 3 for torus-3d."""
+    return 3 if network.topology == "torus-3d" else 2
+
+
+DIRECTORY: Final = "collectives"
+GENERIC: Final = {"scale_up": "generic-scale-up", "scale_out": "generic-scale-out"}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+@cache
+def link_profiles() -> Mapping[str, LinkProfile]:
+    """Every file of constants, by its id."""
+    return {
+        path.name.removesuffix(".toml"): loader.read_toml(path, LinkProfile)
+        for path in sorted((loader.DATA / DIRECTORY).glob("*.toml"))
+        if not path.name.startswith("expert-parallel")
+    }
+
+
+@cache
+def link_profile(link: str, scope: str, library: str | None = None) -> LinkProfile:
+    """The constants for a link, by id, family or any spelling of it; a generic set where nothing was measured.
+
+    A longer match wins: "efa-v3" finds EFA v3 before EFA. Without a library, the one that the link's vendor ships.
+    """
+    wanted, library = _plain(link), _plain(library or "")
+    best: tuple[float, LinkProfile] | None = None
+    for each in link_profiles().values():
+        if (
+            each.scope != scope
+            or (library and _plain(each.library) != library)
+            or (not library and each.fallback_library)
+        ):
+            continue
+        match = max((len(_plain(name)) for name in each.links if _plain(name) in wanted), default=0)
+        if match and (best is None or match > best[0]):
+            best = (match, each)
+    if best is not None:
+        return best[1]
+    if library:
+        return link_profile(link, scope)
+    return link_profiles()[GENERIC[scope]]
+
+
+@cache
+def collective_profile(scale_up: str, scale_out: str = "", library: str | None = None) -> CollectiveProfile:
+    """The constants for a machine, from the ids or families of its links.
+
+    Args:
+        scale_up: link inside a domain: "nvlink4", "neuronlink-v3", "xgmi", "ici", "pcie5", ...
+        scale_out: link between domains: "efa-v3", "infiniband-ndr", ...; the generic set if empty
+        library: "nccl", "rccl", "neuron", "vllm", "trtllm", "sglang"; the vendor's own if None
+    """
+    up = link_profile(scale_up, "scale_up", library)
+    out = link_profile(scale_out, "scale_out", None)
+    return CollectiveProfile(name=f"{up.name} + {out.name}", scale_up=up, scale_out=out)

@@ -1,0 +1,240 @@
+"""Communication of a training step: what each parallel axis sends, how long it takes, how much of it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
+from ultratwin.hardware.system import Pool
+from ultratwin.mapping.plan import Plan
+from ultratwin.mapping.recipe import Recipe
+from ultratwin.mapping.sharding import GroupShape, Shard, Stages, Weights, group_shape, shard
+from ultratwin.timing.collectives import Network, collective_profile, collective_time_s
+from ultratwin.timing.profile import Profile
+from ultratwin.workload.model import Model
+from ultratwin.workload.tables import OperatorTables
+
+
+def network_of(pool: Pool) -> Network:
+    """What a rank of the pool sees of the network."""
+    switch = pool.domain.topology == "switch"
+    return Network(
+        scale_up_bytes_per_s=pool.domain.bytes_per_s,
+        scale_up_latency_s=pool.domain.latency_s,
+        domain_size=pool.domain.size,
+        topology=pool.domain.topology,
+        scale_out_bytes_per_s=pool.fabric.bytes_per_s,
+        scale_out_latency_s=pool.fabric.latency_s,
+        profile=collective_profile(pool.domain.link or "generic", pool.fabric.link),
+        in_network_reduction=switch and pool.domain.link in ("nvlink-4", "nvlink-5", "nvlink-6"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Groups:
+    """The groups of ranks of a plan on a pool's domains."""
+
+    tensor: GroupShape
+    context: GroupShape
+    expert: GroupShape
+    expert_tensor: GroupShape
+    data: GroupShape
+    shard: GroupShape
+    replica: GroupShape
+    expert_data: GroupShape
+    pipeline: GroupShape
+
+
+def groups(plan: Plan, domain_size: Number) -> Groups:
+    """Where each axis of a plan lies: tensor ranks are neighbours, then context, data and pipeline.
+
+    Experts are laid over tensor x context x data ranks, expert-tensor ranks innermost.
+    """
+    tensor, context = np.asarray(plan.tensor_parallel_size), np.asarray(plan.context_parallel_size)
+    ways = np.asarray(plan.expert_tensor_parallel_size) * plan.expert_parallel_size
+    replicas = plan.data_shard_size // np.maximum(plan.zero_shard_size, 1)
+    inner = tensor * context * plan.data_parallel_size
+
+    def shape(size: Number, stride: Number) -> GroupShape:
+        return group_shape(size, stride, domain_size)
+
+    return Groups(
+        tensor=shape(tensor, 1),
+        context=shape(context, tensor),
+        expert=shape(plan.expert_parallel_size, plan.expert_tensor_parallel_size),
+        expert_tensor=shape(plan.expert_tensor_parallel_size, 1),
+        data=shape(plan.data_shard_size, tensor),
+        shard=shape(plan.zero_shard_size, tensor),
+        replica=shape(replicas, tensor * plan.zero_shard_size),
+        expert_data=shape(np.maximum(inner // ways, 1), ways),
+        pipeline=shape(plan.pipeline_parallel_size, inner),
+    )
+
+
+def _time(operation: str, size_bytes: Number, network: Network, group: GroupShape) -> Number:
+    return collective_time_s(
+        operation, size_bytes, network, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCommunication:
+    """Seconds of communication of one layer and micro-batch, before any is hidden. [candidate], experts [kind, candidate].
+
+    `tensor_backward` is without what recomputation repeats.
+    """
+
+    tensor_forward: Number
+    tensor_backward: Number
+    context_forward: Number
+    context_backward: Number
+    expert_forward: Array
+    expert_backward: Array
+
+
+def layer_communication(
+    model: Model, tables: OperatorTables, plan: Plan, recipe: Recipe, network: Network, placed: Groups
+) -> LayerCommunication:
+    """What the ranks of one stage say to each other in one layer.
+
+    Tensor: each of attention and feed-forward all-reduces its output (b s h), or, under sequence parallelism, gathers
+    its input and reduce-scatters its output; backward does the same, and gathers the inputs again for the weight
+    gradients. Expert layers move their tokens by all-to-all instead, unless experts are split by tensors too.
+    Context: keys and values go round a ring, their gradients with them backward.
+    Source: Korthikanti et al. 2022 (arXiv 2205.05198); Megatron-LM's context_parallel and MoE guides for the rest
+    """
+    sizes = shard(plan)
+    width = DTYPE_BYTES[recipe.high]
+    hidden = sizes.tokens * model.hidden_size * width
+    sequence = np.asarray(plan.sequence_parallel) > 0
+    gather, scatter = (_time(op, hidden, network, placed.tensor) for op in ("all_gather", "reduce_scatter"))
+    reduce = _time("all_reduce", hidden, network, placed.tensor)
+    block_forward = np.where(sequence, gather + scatter, reduce)
+    block_backward = np.where(sequence, 2 * gather + scatter, reduce)
+    dense_share = _dense_share(tables)
+    # an expert layer whose experts are not split by tensors has the attention block's communication only
+    blocks = 1 + np.where(np.asarray(plan.expert_tensor_parallel_size) >= sizes.tensor, 1.0, dense_share)
+    context_forward, context_backward = _context_times(model, tables, sizes, recipe, network, placed)
+    expert_forward, expert_backward = _expert_times(model, tables, sizes, recipe, network, placed)
+    return LayerCommunication(
+        tensor_forward=blocks * block_forward,
+        tensor_backward=blocks * block_backward,
+        context_forward=context_forward,
+        context_backward=context_backward,
+        expert_forward=expert_forward,
+        expert_backward=expert_backward,
+    )
+
+
+def _dense_share(tables: OperatorTables) -> float:
+    return float(sum(share for share, moe in zip(tables.layer_share[:, 0], tables.moe, strict=True) if moe is None))
+
+
+def _context_times(
+    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, network: Network, placed: Groups
+) -> tuple[Number, Number]:
+    """(CP - 1) exchanges of a chunk of keys and values; backward sends their gradients too."""
+    core = tables.cores[0][1]
+    per_token = core.num_kv_heads * (core.head_dim + core.head_dim_v) * DTYPE_BYTES[recipe.high]
+    chunk = sizes.tokens * per_token / sizes.tensor
+    steps = placed.context.num_ranks - 1
+    one = _time("send_recv", chunk, network, _pair(placed.context))
+    return steps * one, 2 * steps * one
+
+
+def _pair(group: GroupShape) -> GroupShape:
+    """The slowest neighbours of a ring: two ranks in one domain, or in two if the ring leaves it."""
+    crosses = np.asarray(group.num_domains) > 1
+    alone = np.asarray(group.num_ranks) <= 1
+    return GroupShape(ranks_per_domain=np.where(alone | crosses, 1, 2), num_domains=np.where(crosses & ~alone, 2, 1))
+
+
+def _expert_times(
+    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, network: Network, placed: Groups
+) -> tuple[Array, Array]:
+    """Dispatch and combine, forward and backward, of each layer kind [kind, candidate]."""
+    forward, backward = [], []
+    for moe in tables.moe:
+        copies = 0.0 if moe is None else sizes.routed_tokens / sizes.expert_tensor * moe.experts_per_token
+        size = copies * model.hidden_size * DTYPE_BYTES[recipe.high]
+        exchange = _time("all_to_all", size, network, placed.expert) if moe is not None else size * 0.0
+        within = size * sizes.expert_tensor
+        share = (
+            _time("all_gather", within, network, placed.expert_tensor)
+            + _time("reduce_scatter", within, network, placed.expert_tensor)
+            if moe is not None
+            else 0.0
+        )
+        forward.append(2 * exchange + share + 0 * sizes.tokens)
+        backward.append(2 * exchange + share + 0 * sizes.tokens)
+    return np.stack(np.broadcast_arrays(*forward)), np.stack(np.broadcast_arrays(*backward))
+
+
+def pipeline_time_s(model: Model, plan: Plan, recipe: Recipe, network: Network, placed: Groups) -> Number:
+    """Handing one micro-batch's activations to the next stage, one way [s].
+
+    Under sequence parallelism each tensor rank sends its part; else all of it.
+    """
+    sizes = shard(plan)
+    size = sizes.sequence_tokens * model.hidden_size * DTYPE_BYTES[recipe.high]
+    return np.where(
+        np.asarray(plan.pipeline_parallel_size) > 1, _time("send_recv", size, network, _pair(placed.pipeline)), 0.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataCommunication:
+    """Seconds that gradients and weights travel in a step, before any is hidden, [candidate].
+
+    `gradients` and `parameters` are of the whole stage, once a step (ZeRO 0 to 2). `layer_gather`, `layer_scatter` are of
+    one layer, once a micro-batch (ZeRO 3); `replicas` joins the shards' gradients of HSDP, once a step.
+    """
+
+    gradients: Number
+    parameters: Number
+    layer_gather: Number
+    layer_scatter: Number
+    replicas: Number
+
+
+def data_communication(
+    plan: Plan, held: Weights, stages: Stages, recipe: Recipe, profile: Profile, network: Network, placed: Groups
+) -> DataCommunication:
+    """Synchronising the replicas of the weights.
+
+    ZeRO 0: all-reduce of gradients. 1 and 2: reduce-scatter of gradients, all-gather of weights. 3: both per layer.
+    Expert weights are replicated over expert-data ranks, the rest over data x context ranks.
+    """
+    zero = np.asarray(plan.zero_stage)
+    wire = profile.gradient_wire_bytes
+    gather_bytes = DTYPE_BYTES[recipe.weight_gather] if recipe.is_low else DTYPE_BYTES[recipe.high]
+    dense = stages.first * held.layer_dense + held.embedding
+    expert = stages.first * held.layer_expert
+    gradients = np.where(
+        zero == 0,
+        _time("all_reduce", dense * wire, network, placed.data),
+        _time("reduce_scatter", dense * wire, network, placed.data),
+    )
+    parameters = _time("all_gather", dense * gather_bytes, network, placed.data)
+    layer_gather = _time("all_gather", held.layer_dense * gather_bytes, network, placed.shard)
+    layer_scatter = _time("reduce_scatter", held.layer_dense * wire, network, placed.shard)
+    if np.any(np.asarray(expert) > 0):
+        gradients = gradients + np.where(
+            zero == 0,
+            _time("all_reduce", expert * wire, network, placed.expert_data),
+            _time("reduce_scatter", expert * wire, network, placed.expert_data),
+        )
+        parameters = parameters + _time("all_gather", expert * gather_bytes, network, placed.expert_data)
+        layer_gather = layer_gather + _time("all_gather", held.layer_expert * gather_bytes, network, placed.expert_data)
+        layer_scatter = layer_scatter + _time("reduce_scatter", held.layer_expert * wire, network, placed.expert_data)
+    once, per_layer = zero < 3, zero >= 3
+    replicas = _time("all_reduce", dense * wire / np.maximum(plan.zero_shard_size, 1), network, placed.replica)
+    return DataCommunication(
+        gradients=np.where(once, gradients, 0.0),
+        parameters=np.where((zero > 0) & once, parameters, 0.0),
+        layer_gather=np.where(per_layer, layer_gather, 0.0),
+        layer_scatter=np.where(per_layer, layer_scatter, 0.0),
+        replicas=np.where(per_layer, replicas, 0.0),
+    )

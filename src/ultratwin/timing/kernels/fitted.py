@@ -1,0 +1,255 @@
+"""The kernel model whose constants were fitted to published measurements, with stand-ins for chips that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from ultratwin.catalogue import loader
+from ultratwin.errors import CatalogueError
+from ultratwin.hardware.chip import DTYPE_BYTES, Chip, Number
+from ultratwin.timing.kernels.attention import AttentionShape, attention_seconds, decode_seconds
+from ultratwin.timing.kernels.constants import FOLDER, Fit, KernelFile, kernel_file
+from ultratwin.timing.kernels.gemm import Rates, gemm_seconds
+from ultratwin.timing.kernels.grouped import MoeShape, moe_seconds
+from ultratwin.timing.kernels.libraries import resemblance
+from ultratwin.timing.kernels.memory_bound import pass_seconds
+from ultratwin.timing.kernels.model import AttentionPhase, KernelModel, PassKind
+
+STAND_IN_ERROR: Final = 0.15
+"""Added to both ends of the error range (in log) where another chip's or library's constants are used: assumed."""
+_SAME_FORMAT: Final = {"fp16": "bf16", "mxfp4": "nvfp4", "mxfp8": "fp8", "tf32": "bf16", "fp32": "bf16", "int8": "fp8"}
+
+
+class Likeness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which chip's constants stand in for a chip's, and for a family's where the chip is not listed."""
+
+    chips: dict[str, str]
+    families: dict[str, str]
+
+
+@cache
+def likeness() -> Likeness:
+    """The table of stand-ins, catalogue/data/kernels/likeness.toml."""
+    found: Likeness = loader.read_toml(FOLDER / "likeness.toml", Likeness)
+    return found
+
+
+@cache
+def _files(chip_id: str, family: str) -> tuple[KernelFile, ...]:
+    """The chip's own constants, then those of the chips that it is like, nearest first."""
+    table, found, seen = likeness(), [], set()
+    name = chip_id
+    while name and name not in seen:
+        seen.add(name)
+        if (own := kernel_file(name)) is not None:
+            found.append(own)
+        name = table.chips.get(name, table.families.get(family, "") if name == chip_id else "")
+    last = table.families.get(family, "")
+    if last and last not in seen and (own := kernel_file(last)) is not None:
+        found.append(own)
+    if not found:
+        raise CatalogueError(
+            f"no kernel constants for {chip_id} or its family {family}",
+            where=str(FOLDER / "likeness.toml"),
+            allowed=", ".join(sorted(table.families)),
+            hint="name a chip of the family there",
+        )
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Constants chosen for a kernel, and whether they stand in for ones that nobody measured."""
+
+    fit: Fit
+    stands_in: bool
+
+    def error_range(self) -> tuple[float, float]:
+        """5th and 95th percentile of log(predicted / measured)."""
+        extra = STAND_IN_ERROR if self.stands_in else 0.0
+        return self.fit.low_error - extra, self.fit.high_error + extra
+
+
+def choose(tables: Sequence[tuple[Fit, ...]], dtype: str, library: str, default: str = "") -> tuple[Fit, bool]:
+    """The best constants for a number format and library: `tables` are the chip's own, then its stand-ins' in order.
+
+    The chip's own constants for the format come first, whatever the library; then a similar format; then the stand-ins.
+    Raises: CatalogueError if no table has any
+    """
+    formats = [dtype] + ([_SAME_FORMAT[dtype]] if dtype in _SAME_FORMAT else [])
+    wanted = default if library == "default" and default else library
+    for distance, table in enumerate(tables):
+        for wanted_dtype in formats:
+            rows = [row for row in table if row.dtype == wanted_dtype]
+            if rows:
+                best = max(rows, key=lambda row: (resemblance(wanted, row.library), row.library == "default"))
+                strange = distance > 0 or (library != "default" and resemblance(wanted, best.library) < 3)
+                return best, strange
+    for table in tables:
+        if table:
+            return max(table, key=lambda row: resemblance(wanted, row.library)), True
+    raise CatalogueError(f"no constants for {dtype} kernels", where=str(FOLDER))
+
+
+@cache
+def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only: str = "") -> tuple[Fit, bool]:
+    """Constants of one table and whether they stand in; `only` keeps the rows of one phase or kind, if there are any."""
+    files = _files(chip_id, family)
+    tables: list[tuple[Fit, ...]] = [getattr(file, table) for file in files]
+    if only:
+        kept = [tuple(r for r in rows if only in (getattr(r, "phase", ""), getattr(r, "kind", ""))) for rows in tables]
+        tables = kept if any(kept) else tables
+    default = next((f.defaults[f"{table}/{dtype}"] for f in files if f"{table}/{dtype}" in f.defaults), "")
+    return choose(tables, dtype, library, default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedKernels(KernelModel):
+    """Kernel times from the constants of catalogue/data/kernels; with stand-ins where nobody measured."""
+
+    def _pick(self, table: str, dtype: str, library: str, only: str = "") -> Any:
+        return picked(self.chip.id, self.chip.family, table, dtype, library, only)[0]
+
+    def choice(self, table: str, dtype: str, library: str, only: str = "") -> Choice:
+        """Which constants a call would use, for its range and for `--explain`.
+
+        Args:
+            table: a field of KernelFile, such as "gemm"; only: phase or kind of pass
+        """
+        fit, stands_in = picked(self.chip.id, self.chip.family, table, dtype, library, only)
+        return Choice(fit=fit, stands_in=stands_in)
+
+    def gemm_time_s(
+        self,
+        m: Number,
+        n: Number,
+        k: Number,
+        *,
+        dtype: str = "bf16",
+        groups: Number = 1,
+        accumulate: bool = False,
+        library: str = "default",
+    ) -> Number:
+        grouped = not (isinstance(groups, int) and groups == 1)
+        constants = self._pick("grouped_gemm" if grouped else "gemm", dtype, library)
+        return gemm_seconds(constants, Rates.of(self.chip, dtype), m, n, k, groups=groups, accumulate=accumulate)
+
+    def attention_time_s(
+        self,
+        batch: Number,
+        seq_q: Number,
+        seq_kv: Number,
+        heads_q: Number,
+        heads_kv: Number,
+        head_dim: Number,
+        *,
+        head_dim_v: Number | None = None,
+        causal: bool = True,
+        window: Number | None = None,
+        phase: AttentionPhase = "forward",
+        dtype: str = "bf16",
+        kv_dtype: str = "",
+        library: str = "default",
+    ) -> Number:
+        wide = head_dim if head_dim_v is None else head_dim_v
+        shape = AttentionShape(
+            batch=batch, seq_q=seq_q, seq_kv=seq_kv, heads_q=heads_q, heads_kv=heads_kv, head_dim=head_dim,
+            head_dim_v=wide, kv_width=head_dim + wide, causal=causal, window=window,
+        )  # fmt: skip
+        if phase == "decode":
+            return self._decode("decode", shape, dtype, kv_dtype or dtype, library)
+        return self._attention("attention", shape, phase, dtype, kv_dtype or dtype, library)
+
+    def _attention(
+        self, table: str, shape: AttentionShape, phase: str, dtype: str, kv_dtype: str, library: str
+    ) -> Number:
+        constants = self._pick(table, attention_format(dtype, kv_dtype), library, phase)
+        return attention_seconds(constants, Rates.of(self.chip, dtype), shape, DTYPE_BYTES[kv_dtype])
+
+    def _decode(self, table: str, shape: AttentionShape, dtype: str, kv_dtype: str, library: str) -> Number:
+        constants = self._pick(table, attention_format(dtype, kv_dtype), library)
+        return decode_seconds(constants, Rates.of(self.chip, dtype), shape, DTYPE_BYTES[kv_dtype])
+
+    def memory_bound_time_s(
+        self,
+        read_write_bytes: Number,
+        *,
+        kind: PassKind = "elementwise",
+        num_kernels: Number = 1,
+        library: str = "default",
+    ) -> Number:
+        constants = self._pick("memory_bound", "bf16", library, kind)
+        return pass_seconds(constants, Rates.of(self.chip, "bf16"), read_write_bytes, num_kernels)
+
+    def mla_time_s(
+        self,
+        batch: Number,
+        seq_q: Number,
+        seq_kv: Number,
+        heads: Number,
+        *,
+        latent_dim: Number = 512,
+        rope_dim: Number = 64,
+        head_dim: Number = 192,
+        head_dim_v: Number = 128,
+        phase: AttentionPhase = "decode",
+        dtype: str = "bf16",
+        kv_dtype: str = "",
+        library: str = "default",
+    ) -> Number:
+        stored = latent_dim + rope_dim
+        decode = phase == "decode"
+        shape = AttentionShape(
+            batch=batch, seq_q=seq_q, seq_kv=seq_kv, heads_q=heads, heads_kv=1 if decode else heads,
+            head_dim=stored if decode else head_dim, head_dim_v=latent_dim if decode else head_dim_v,
+            kv_width=stored if decode else head_dim + head_dim_v, causal=not decode,
+        )  # fmt: skip
+        if decode:
+            return self._decode("mla_decode", shape, dtype, kv_dtype or dtype, library)
+        return self._attention("mla_attention", shape, phase, dtype, kv_dtype or dtype, library)
+
+    def moe_time_s(
+        self,
+        tokens: Number,
+        hidden: Number,
+        intermediate: Number,
+        *,
+        top_k: Number,
+        experts: Number,
+        local_experts: Number,
+        gated: bool = True,
+        routing_skew: Number = 0.0,
+        dtype: str = "bf16",
+        weight_dtype: str = "",
+        library: str = "default",
+    ) -> Number:
+        stored = weight_dtype or dtype
+        constants = self._pick("moe", moe_format(dtype, stored), library)
+        shape = MoeShape(
+            tokens=tokens, hidden=hidden, intermediate=intermediate, top_k=top_k, experts=experts,
+            local_experts=local_experts, routing_skew=routing_skew, matrices=3.0 if gated else 2.0,
+        )  # fmt: skip
+        return moe_seconds(constants, Rates.of(self.chip, dtype), shape, DTYPE_BYTES[stored])
+
+
+def attention_format(dtype: str, kv_dtype: str) -> str:
+    """How tables name the pair: "bf16", or "bf16/fp8" where keys and values are stored in another format."""
+    dtype, kv_dtype = (_SAME_FORMAT.get(each, each) if each == "fp16" else each for each in (dtype, kv_dtype))
+    return dtype if dtype == kv_dtype else f"{dtype}/{kv_dtype}"
+
+
+moe_format = attention_format
+
+
+def fitted_kernels(chip: Chip) -> FittedKernels:
+    """The fitted model of a chip.
+
+    Raises: CatalogueError if neither the chip nor its family has constants
+    """
+    _files(chip.id, chip.family)
+    return FittedKernels(chip=chip)

@@ -1,0 +1,103 @@
+"""Time of a matrix product on a chip of many equal cores (SM, CU, TensorCore).
+
+Notation: m, n, k the sizes; P peak [flop/s]; B memory bandwidth [byte/s]; p cores; b bytes per element of A and B.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ultratwin.hardware.chip import DTYPE_BYTES, Chip, Number
+from ultratwin.timing.kernels.constants import GemmConstants
+
+# output tiles that libraries choose from; a few are enough, since neighbours differ by less than the fit's residual
+_TILES: Final = ((16, 64), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128))
+_MIN_SPLIT_K: Final = 256
+_OUT_BYTES: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What the formulas need of a chip, for one number format."""
+
+    flop_per_s: Number
+    memory_bytes_per_s: Number
+    num_cores: float
+    l2_bytes: float
+    element_bytes: float
+
+    @staticmethod
+    def of(chip: Chip, dtype: str) -> Rates:
+        """The rates of a chip at a number format."""
+        return Rates(
+            flop_per_s=chip.matmul_flop_per_s(dtype),
+            memory_bytes_per_s=chip.memory_bytes_per_s,
+            num_cores=chip.num_cores,
+            l2_bytes=max(chip.l2_bytes, 1.0),
+            element_bytes=DTYPE_BYTES[dtype],
+        )
+
+
+def gemm_seconds(
+    c: GemmConstants, rates: Rates, m: Number, n: Number, k: Number, *, groups: Number = 1, accumulate: bool = False
+) -> Number:
+    """Time of `groups` products C[m, n] = A[m, k] B[k, n] in one launch.
+
+    Equation:
+        t = launch_s + (tc^s + tm^s)^(1/s) + tq,   s = sharpness
+        tc = min over tiles (a, d) of  w (k/z + ramp_k) 2 (a d + tile_edge (a + d) + tile_floor) p / (P compute_frac)
+        u = ceil(m/a) ceil(n/d) groups z / p waves;  w = wave_share ceil(u) + (1 - wave_share) max(u, 1)
+        z = slices of k when the tiles don't fill the cores
+        tc is lengthened by 1 + throttle_frac f / (f + throttle_s), f = FLOP / P (power limit under long load)
+        tm = bytes / (B memory_frac) r, times fill_frac p / (tiles of 64 x 128 x 512) where that is above 1;
+        r goes from 1/l2_speedup to 1 as the bytes go from none to l2_share of the second-level cache
+        tq = pass_s + bytes / (B pass_frac): quantising A first, for libraries that do it inside the call
+    Args:
+        c: constants, rates: of the chip and format, m n k groups: sizes [candidate]
+        accumulate: C is fp32 and added to
+    Returns: seconds [s]; tc is never below FLOP / P
+    Source: tile and wave quantisation: Nvidia, Matrix Multiplication Background User's Guide; the constants are fitted
+    """
+    peak, b = rates.flop_per_s, rates.element_bytes
+    best: Number = np.inf
+    rows = {a: np.ceil(np.divide(m, a)) * groups for a in {a for a, _ in _TILES}}
+    columns = {d: np.ceil(np.divide(n, d)) for d in {d for _, d in _TILES}}
+    deepest = np.maximum(np.floor(np.divide(k, _MIN_SPLIT_K)), 1.0)
+    for a, d in _TILES:
+        waves = rows[a] * columns[d] / rates.num_cores
+        slices = np.minimum(np.maximum(np.floor(1.0 / waves), 1.0), deepest)
+        waves = waves * slices
+        waves = c.wave_share * np.ceil(waves) + (1 - c.wave_share) * np.maximum(waves, 1.0)
+        best = np.minimum(best, waves * (k / slices + c.ramp_k) * (a * d + c.tile_edge * (a + d) + c.tile_floor))
+    flop = 2.0 * np.multiply(m, n) * k * groups
+    busy = flop / peak
+    compute = best * (2 * rates.num_cores) / (peak * c.compute_frac)
+    compute = compute * (1 + c.throttle_frac * busy / (busy + c.throttle_s))
+    out_bytes = 8.0 if accumulate else _OUT_BYTES
+    moved = groups * (b * (np.multiply(m, k) + np.multiply(n, k)) + out_bytes * np.multiply(m, n))
+    memory = (
+        moved / (rates.memory_bytes_per_s * c.memory_frac) * l2_factor(moved, rates.l2_bytes, c.l2_speedup, c.l2_share)
+    )
+    pieces = columns[64] * rows[128] * np.maximum(1.0, np.divide(k, 512.0))
+    memory = memory * np.maximum(1.0, c.fill_frac * rates.num_cores / pieces)
+    seconds = c.launch_s + both(compute, memory, c.sharpness) * (c.accumulate_ratio if accumulate else 1.0)
+    if c.pass_frac > 0:
+        read_write = np.multiply(m, k) * groups * (2 + b)
+        seconds = seconds + c.pass_s + read_write / (rates.memory_bytes_per_s * c.pass_frac)
+    return seconds
+
+
+def both(first: Number, second: Number, sharpness: float) -> Number:
+    """Two limits that overlap: their maximum, rounded where they are close: (x^s + y^s)^(1/s)."""
+    high, low = np.maximum(first, second), np.minimum(first, second)
+    joined: Number = high * (1.0 + (low / high) ** sharpness) ** (1.0 / sharpness)
+    return joined
+
+
+def l2_factor(moved_bytes: Number, l2_bytes: float, speedup: float, share: float) -> Number:
+    """Time of a pass relative to memory: 1/speedup for what stays in the cache, 1 from `share` of its size on."""
+    factor: Number = 1 / speedup + (1 - 1 / speedup) * np.minimum(1.0, moved_bytes / (l2_bytes * share))
+    return factor

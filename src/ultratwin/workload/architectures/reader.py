@@ -1,0 +1,178 @@
+"""Reading sizes out of a config.json: every fault is noted, none stops the reading, all are reported at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ultratwin.errors import ModelError
+from ultratwin.workload.model import Attention
+
+# Far above any model that exists; a size beyond is a typing error, and would only overflow later
+MOST_LAYERS: Final = 10_000
+MOST_WIDTH: Final = 10_000_000
+MOST_ENTRIES: Final = 2_000_000_000
+
+
+class Reader:
+    """The keys of one config.json, by any of their spellings.
+
+    A key that is null counts as absent. A faulty size is noted and read as 1, so that reading goes on.
+    """
+
+    def __init__(self, config: Mapping[str, object], *, model_id: str, where: str) -> None:
+        self.config = config
+        self.model_id = model_id
+        self.where = where
+        self.faults: list[str] = []
+        self.notes: list[str] = []
+
+    def has(self, *keys: str) -> bool:
+        """Whether any of the keys is there and not null."""
+        return any(self.config.get(key) is not None for key in keys)
+
+    def size(self, *keys: str, default: int | None = None, at_least: int = 1, at_most: int = MOST_WIDTH) -> int:
+        """A whole number under the first of the keys that is there; required unless there is a default."""
+        for key in keys:
+            value = self.config.get(key)
+            if value is not None:
+                return self._checked(key, value, at_least, at_most)
+        if default is None:
+            self.faults.append(f"{_spellings(keys)} is missing")
+            return at_least
+        return default
+
+    def layers(self, *keys: str) -> int:
+        """The number of layers."""
+        return self.size(*keys, at_most=MOST_LAYERS)
+
+    def flag(self, *keys: str, default: bool) -> bool:
+        """A true or false under the first of the keys that is there."""
+        for key in keys:
+            value = self.config.get(key)
+            if isinstance(value, bool):
+                return value
+            if value is not None:
+                self.faults.append(f"{key} = {shown(value)} is neither true nor false")
+                return default
+        return default
+
+    def text(self, key: str, default: str = "") -> str:
+        """A text, or the default where there is none."""
+        value = self.config.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self.faults.append(f"{key} = {shown(value)} is not a text")
+            return default
+        return value
+
+    def indices(self, key: str) -> frozenset[int]:
+        """A list of layer numbers; empty where there is none."""
+        value = self.config.get(key)
+        if value is None:
+            return frozenset()
+        if not isinstance(value, list) or not all(isinstance(each, int) for each in value):
+            self.faults.append(f"{key} = {shown(value)} is not a list of layer numbers")
+            return frozenset()
+        return frozenset(value)
+
+    def choices(self, key: str, count: int) -> tuple[str, ...]:
+        """A list with one text for each of `count` layers; empty where there is none."""
+        value = self.config.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            self.faults.append(f"{key} = {shown(value)} is not a list of texts")
+            return ()
+        if len(value) < count:
+            self.faults.append(f"{key} has {len(value)} entries for {count} layers")
+            return ()
+        return tuple(value)
+
+    def part(self, key: str) -> Reader:
+        """A table inside the config, reporting to the same lists; empty where there is none."""
+        value = self.config.get(key)
+        if value is not None and not isinstance(value, dict):
+            self.faults.append(f"{key} = {shown(value)} is not an object")
+        inner = Reader(value if isinstance(value, dict) else {}, model_id=self.model_id, where=self.where)
+        inner.faults, inner.notes = self.faults, self.notes
+        return inner
+
+    def defaulting(self, defaults: Mapping[str, object]) -> Reader:
+        """The same config with defaults for absent keys, reporting to the same lists."""
+        given = {key: value for key, value in self.config.items() if value is not None}
+        inner = Reader({**defaults, **given}, model_id=self.model_id, where=self.where)
+        inner.faults, inner.notes = self.faults, self.notes
+        return inner
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names under `architectures`."""
+        value = self.config.get("architectures")
+        return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+    def attention(
+        self,
+        hidden_size: int,
+        *,
+        heads: tuple[str, ...] = ("num_attention_heads",),
+        kv_heads: tuple[str, ...] = ("num_key_value_heads",),
+        head_dim: tuple[str, ...] = ("head_dim",),
+    ) -> Attention:
+        """Heads, key/value heads (as many as heads where not said) and head size (hidden size over heads), checked."""
+        num_heads = self.size(*heads, at_most=MOST_WIDTH)
+        num_kv_heads = self.size(*kv_heads, default=num_heads)
+        if num_heads % num_kv_heads:
+            self.faults.append(f"{heads[0]} = {num_heads} is not a multiple of {kv_heads[0]} = {num_kv_heads}")
+        if self.has(*head_dim):
+            size = self.size(*head_dim)
+        else:
+            size = max(1, hidden_size // num_heads)
+            if hidden_size % num_heads:
+                self.faults.append(f"the hidden size {hidden_size} is not a multiple of {heads[0]} = {num_heads}")
+        return Attention(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=size)
+
+    def experts(self, *keys: str, per_token: tuple[str, ...], default_per_token: int | None = None) -> tuple[int, int]:
+        """Experts of a layer, and how many of them a token uses, checked against each other."""
+        num_experts = self.size(*keys)
+        used = self.size(*per_token, default=default_per_token)
+        if used > num_experts:
+            self.faults.append(f"{per_token[0]} = {used} is more than {keys[0]} = {num_experts}")
+        return num_experts, used
+
+    def raise_faults(self) -> None:
+        """Raises: ModelError with all faults, if there are any"""
+        if self.faults:
+            raise ModelError(
+                f"the model cannot be read: {'; '.join(dict.fromkeys(self.faults))}",
+                where=self.where,
+                allowed=f"whole numbers of 1 or more, widths to {MOST_WIDTH:,}, layers to {MOST_LAYERS:,}",
+                hint="compare with the config.json of the model's page on the hub",
+            )
+
+    def _checked(self, key: str, value: object, at_least: int, at_most: int) -> int:
+        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not isinstance(value, int | float) or not whole:
+            self.faults.append(f"{key} = {shown(value)} is not a whole number")
+        elif value < at_least:
+            self.faults.append(f"{key} = {shown(value)} is below {at_least}")
+        elif value > at_most:
+            self.faults.append(f"{key} = {shown(value)} is above {at_most:,}")
+        else:
+            return int(value)
+        return at_least
+
+
+def shown(value: object) -> str:
+    """A value as short text for a message."""
+    if isinstance(value, dict | list):
+        return f"a {'table' if isinstance(value, dict) else 'list'} of {len(value)}"
+    if isinstance(value, int) and abs(value) > 10**30:
+        return "a number of more than 30 digits"  # Python refuses to print the longest
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _spellings(keys: tuple[str, ...]) -> str:
+    return keys[0] if len(keys) == 1 else f"{keys[0]} (or {', '.join(keys[1:])})"

@@ -1,0 +1,125 @@
+"""How many parameters a model has, part by part. Other modules take the parts; people read the two totals."""
+
+from __future__ import annotations
+
+from ultratwin.workload.model import Attention, LatentAttention, Layer, Mlp, Model, Moe
+
+
+def parameter_count(model: Model, *, include_mtp: bool = False) -> int:
+    """All parameters, as model cards count them.
+
+    Equation:  P = V h (1 or 2) + positions h + sum over layers (attention + feed-forward + norms) + last norm
+    Args:
+        model: sizes of the model
+        include_mtp: count the multi-token-prediction modules, which published totals leave out
+    Returns: parameters [1]
+    Source: counted from the weight shapes that the architecture defines
+    Example:
+        >>> from ultratwin.workload.model import Attention, Layer, Mlp, Model, uniform_layers
+        >>> attention = Attention(num_heads=32, num_kv_heads=8, head_dim=128)
+        >>> layer = Layer(attention=attention, mlp=Mlp(intermediate_size=14336))
+        >>> parameter_count(Model(id="8b", hidden_size=4096, vocab_size=128256, layers=uniform_layers(layer, 32)))
+        8030261248
+    """
+    layers = sum(layer_parameters(model, layer) * count for layer, count in _counted(model).items())
+    mtp = model.num_mtp_modules * mtp_module_parameters(model) if include_mtp else 0
+    return embedding_parameters(model) + layers + head_parameters(model) + mtp
+
+
+def active_parameter_count(model: Model, *, include_embedding: bool = True) -> int:
+    """Parameters that one token meets: all but the experts that the router does not pick.
+
+    Args:
+        model: sizes of the model
+        include_embedding: count the input embedding table, of which a token reads one row. Published figures differ.
+    Returns: parameters [1]; equal to `parameter_count` for a dense model
+    Source: counted from the weight shapes that the architecture defines
+    """
+    idle = sum(_idle_parameters(model, layer) * count for layer, count in _counted(model).items())
+    table = 0 if include_embedding or model.tie_word_embeddings else model.vocab_size * model.hidden_size
+    return parameter_count(model) - idle - table
+
+
+def embedding_parameters(model: Model) -> int:
+    """Token and position tables, and the norm after them if there is one."""
+    norm = norm_parameters(model) if model.embedding_norm else 0
+    return (model.vocab_size + model.num_learned_positions) * model.hidden_size + norm
+
+
+def head_parameters(model: Model) -> int:
+    """The last norm, and the output projection unless it is the token table again."""
+    return norm_parameters(model) + (0 if model.tie_word_embeddings else model.vocab_size * model.hidden_size)
+
+
+def norm_parameters(model: Model) -> int:
+    """One norm over the hidden size."""
+    return model.hidden_size * (2 if model.norm == "layernorm" and model.norm_bias else 1)
+
+
+def layer_parameters(model: Model, layer: Layer) -> int:
+    """One layer with its norms."""
+    return (
+        attention_parameters(model.hidden_size, layer.attention)
+        + mlp_parameters(model.hidden_size, layer.mlp)
+        + layer.num_norms * norm_parameters(model)
+    )
+
+
+def mtp_module_parameters(model: Model) -> int:
+    """One multi-token-prediction module: a layer like the last, a 2h x h projection, three norms; tables are shared."""
+    return layer_parameters(model, model.layers[-1]) + 2 * model.hidden_size**2 + 3 * norm_parameters(model)
+
+
+def attention_parameters(hidden_size: int, attention: Attention | LatentAttention) -> int:
+    """Projections of queries, keys, values and output, their biases, and norms inside the attention."""
+    if isinstance(attention, LatentAttention):
+        return _latent_attention_parameters(hidden_size, attention)
+    queries = attention.num_heads * attention.head_dim
+    keys_values = 2 * attention.num_kv_heads * attention.head_dim
+    biases = attention.qkv_bias * (queries + keys_values) + attention.output_bias * hidden_size
+    inner = attention.qk_norm * 2 * attention.head_dim + attention.sinks * attention.num_heads
+    return hidden_size * (2 * queries + keys_values) + biases + inner
+
+
+def _latent_attention_parameters(hidden_size: int, attention: LatentAttention) -> int:
+    heads, rank = attention.num_heads, attention.kv_lora_rank
+    query_width = heads * (attention.nope_head_dim + attention.rope_head_dim)
+    if attention.q_lora_rank:
+        queries = attention.q_lora_rank * (hidden_size + 1 + query_width)
+    else:
+        queries = hidden_size * query_width
+    down = hidden_size * (rank + attention.rope_head_dim) + rank
+    up = rank * heads * (attention.nope_head_dim + attention.v_head_dim)
+    return queries + down + up + heads * attention.v_head_dim * hidden_size
+
+
+def mlp_parameters(hidden_size: int, mlp: Mlp | Moe) -> int:
+    """A feed-forward part: matrices and biases, or router, experts and shared experts."""
+    if isinstance(mlp, Mlp):
+        return _block_parameters(hidden_size, mlp.intermediate_size, gated=mlp.gated, bias=mlp.bias)
+    router = mlp.num_experts * (hidden_size + mlp.router_bias)
+    shared = _block_parameters(hidden_size, mlp.shared_intermediate_size, gated=mlp.gated, bias=False)
+    return router + mlp.num_experts * expert_parameters(hidden_size, mlp) + shared + mlp.shared_gate * hidden_size
+
+
+def expert_parameters(hidden_size: int, moe: Moe) -> int:
+    """One routed expert."""
+    return _block_parameters(hidden_size, moe.expert_intermediate_size, gated=moe.gated, bias=moe.bias)
+
+
+def _block_parameters(hidden_size: int, width: int, *, gated: bool, bias: bool) -> int:
+    into = 2 if gated else 1
+    return (into + 1) * hidden_size * width + bias * (into * width + hidden_size)
+
+
+def _idle_parameters(model: Model, layer: Layer) -> int:
+    if isinstance(layer.mlp, Mlp):
+        return 0
+    return (layer.mlp.num_experts - layer.mlp.experts_per_token) * expert_parameters(model.hidden_size, layer.mlp)
+
+
+def _counted(model: Model) -> dict[Layer, int]:
+    counts: dict[Layer, int] = {}
+    for layer in model.layers:
+        counts[layer] = counts.get(layer, 0) + 1
+    return counts

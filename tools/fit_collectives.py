@@ -1,0 +1,266 @@
+"""Fit the constants of collective libraries to published measurements, and write them with their residuals.
+
+    python tools/fit_collectives.py TRUTH.csv [PROFILE ...]
+
+TRUTH.csv has the columns of collectives.csv. Half of the rows, by the parity of a hash of their id, is fitted by the
+mean of |log(predicted / measured)|; the error on the other half is written beside the constants. Needs scipy.
+The files under src/ultratwin/catalogue/data/collectives are read, the pipes listed in PLANS are fitted in turn and
+the files are written again; everything else in them is kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from scipy.optimize import differential_evolution
+
+from ultratwin.timing.collectives import Network, collective_time_s
+from ultratwin.timing.collectives.network import CollectiveProfile, Fit, LinkProfile, Pipe, link_profiles
+from ultratwin.validation.collectives import Question, _Skip, question_of
+
+DATA = Path(__file__).parents[1] / "src/ultratwin/catalogue/data/collectives"
+
+US = 1e-6
+# what a constant may be: fitted within these bounds, on a logarithmic scale
+BOUNDS: dict[str, tuple[float, float]] = {
+    "launch_s": (1 * US, 400 * US),
+    "step_s": (0.02 * US, 200 * US),
+    "quick_frac": (0.01, 1.0),
+    "bulk_start_s": (0.2 * US, 1000 * US),
+    "bulk_step_s": (0.02 * US, 200 * US),
+    "bulk_frac": (0.3, 1.0),
+    "overlap": (0.02, 1.0),
+    "bulk_chunk_bytes": (1e4, 1e8),
+}
+ALL = tuple(BOUNDS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which pipes ("a+b": together) of which profile are fitted to which rows, and which constants are free."""
+
+    profile: str
+    pipe: str
+    scope: str
+    rows: Callable[[Question, dict[str, str]], bool]
+    free: tuple[str, ...] = ALL
+
+
+def _inside(question: Question) -> bool:
+    return question.num_domains == 1
+
+
+def _nccl(row: dict[str, str]) -> bool:
+    return "custom" not in row["library"]
+
+
+RING = ("all_gather", "reduce_scatter", "all_reduce")
+PLANS: list[Plan] = []
+for _generation in ("nvlink3", "nvlink4", "nvlink5"):
+    PLANS += [
+        Plan(
+            _generation,
+            "ring",
+            "scale_up",
+            lambda q, row: (
+                _inside(q)
+                and _nccl(row)
+                and q.operation in RING
+                and not q.overhead_s
+                and q.algorithm != "switch"
+                and not (q.operation == "all_reduce" and q.ranks_per_domain > 4 and q.network.in_network_reduction)
+            ),
+        ),
+        Plan(_generation, "all_to_all", "scale_up", lambda q, _: _inside(q) and q.operation == "all_to_all"),
+    ]
+PLANS += [
+    Plan(
+        "nvlink4",
+        "switch",
+        "scale_up",
+        lambda q, _: (
+            _inside(q)
+            and q.operation == "all_reduce"
+            and q.ranks_per_domain > 4
+            and not q.overhead_s
+            and q.algorithm != "ring"
+        ),
+        ("launch_s", "step_s", "quick_frac", "bulk_start_s", "bulk_step_s", "bulk_frac", "overlap"),
+    ),
+    Plan("nvlink3", "send_recv", "scale_up", lambda q, _: _inside(q) and q.operation == "send_recv"),
+]
+_OWN = ("launch_s", "step_s", "quick_frac", "bulk_start_s", "bulk_frac", "overlap")
+for _library in ("vllm", "sglang", "trtllm"):
+    for _generation in ("nvlink3", "nvlink4", "nvlink5"):
+        PLANS.append(Plan(f"{_library}-{_generation}", "one_shot+mesh", "scale_up", lambda q, _: _inside(q), _OWN))
+for _link in ("infiniband-ndr", "efa-v1", "efa-v2", "efa-v3", "efa-v4"):
+    PLANS.append(
+        Plan(
+            _link,
+            "tree",
+            "scale_out",
+            lambda q, row: (
+                not _inside(q)
+                and q.operation == "all_reduce"
+                and q.algorithm != "ring"
+                and q.network.profile.scale_up.library == "nccl"
+            ),
+            ("launch_s", "step_s", "quick_frac", "bulk_start_s", "bulk_step_s", "bulk_frac", "overlap"),
+        )
+    )
+PLANS.append(
+    Plan("efa-v3", "send_recv", "scale_out", lambda q, _: not _inside(q) and q.operation == "send_recv",
+         ("launch_s", "bulk_start_s", "bulk_frac"))
+)
+
+
+def fitted_half(row: dict[str, str]) -> bool:
+    """True for the half of the rows that constants are fitted to."""
+    return zlib.crc32(row["id"].encode()) % 2 == 0
+
+
+class Batch:
+    """Questions stacked into few array calls: those of one operation, algorithm, machine shape and profile."""
+
+    def __init__(self, questions: Iterable[Question]) -> None:
+        self.measured: list[np.ndarray] = []
+        self.calls: list[tuple[Question, dict[str, np.ndarray]]] = []
+        groups = defaultdict(list)
+        for q in questions:
+            net = q.network
+            key = (q.operation, q.algorithm, net.topology, net.domain_size, net.in_network_reduction,
+                   net.scale_out_reduction, net.profile.name)
+            groups[key].append(q)
+        for members in groups.values():
+            columns = {
+                "size": [q.size_bytes for q in members],
+                "r": [q.ranks_per_domain for q in members],
+                "n": [q.num_domains for q in members],
+                "up": [q.network.scale_up_bytes_per_s for q in members],
+                "out": [q.network.scale_out_bytes_per_s for q in members],
+                "extra": [q.overhead_s for q in members],
+            }
+            self.calls.append((members[0], {key: np.array(value, float) for key, value in columns.items()}))
+            self.measured.append(np.array([q.measured_s for q in members]))
+
+    def log_ratio(self, change: Callable[[CollectiveProfile], CollectiveProfile]) -> np.ndarray:
+        """log(predicted / measured) with the profile changed."""
+        parts = []
+        for (q, c), measured in zip(self.calls, self.measured, strict=True):
+            net = q.network
+            network = Network(
+                scale_up_bytes_per_s=c["up"], scale_up_latency_s=0.0, domain_size=net.domain_size,
+                topology=net.topology, scale_out_bytes_per_s=c["out"], scale_out_latency_s=0.0,
+                profile=change(net.profile), in_network_reduction=net.in_network_reduction,
+                scale_out_reduction=net.scale_out_reduction,
+            )
+            predicted = collective_time_s(
+                q.operation, c["size"], network, ranks_per_domain=c["r"], num_domains=c["n"], algorithm=q.algorithm
+            )
+            parts.append(np.log((predicted + c["extra"]) / measured))
+        return np.concatenate(parts)
+
+
+def changed(profile: CollectiveProfile, scope: str, new: LinkProfile) -> CollectiveProfile:
+    """The profile with one side replaced."""
+    up, out = (new, profile.scale_out) if scope == "scale_up" else (profile.scale_up, new)
+    return CollectiveProfile(name=profile.name, scale_up=up, scale_out=out)
+
+
+def fit(plan: Plan, link: LinkProfile, rows: list[tuple[dict[str, str], Question]]) -> LinkProfile:
+    """The link profile with one pipe fitted."""
+    mine = [(row, q) for row, q in rows
+            if getattr(q.network.profile, plan.scope).name == link.name and plan.rows(q, row)]
+    train = Batch(q for row, q in mine if fitted_half(row))
+    test = Batch(q for row, q in mine if not fitted_half(row))
+    if not train.calls:
+        print(f"{plan.profile}.{plan.pipe}: no rows")
+        return link
+    free = [(pipe, name) for pipe in plan.pipe.split("+") for name in plan.free]
+
+    def with_values(values: np.ndarray) -> LinkProfile:
+        pipes = dict(link.pipes)
+        for pipe in plan.pipe.split("+"):
+            new = {name: float(f"{np.exp(v):.3g}") for (p, name), v in zip(free, values, strict=True) if p == pipe}
+            pipes[pipe] = msgspec.structs.replace(pipes[pipe], **new)
+        return msgspec.structs.replace(link, pipes=pipes)
+
+    def loss(values: np.ndarray) -> float:
+        new = with_values(values)
+        return float(np.mean(np.abs(train.log_ratio(lambda p: changed(p, plan.scope, new)))))
+
+    bounds = [(np.log(BOUNDS[name][0]), np.log(BOUNDS[name][1])) for _, name in free]
+    first = np.array([np.clip(np.log(max(getattr(link.pipes[pipe], name), 1e-12)), *bound)
+                      for (pipe, name), bound in zip(free, bounds, strict=True)])
+    found = differential_evolution(loss, bounds, x0=np.where(np.isfinite(first), first, [b[1] for b in bounds]),
+                                   maxiter=300, popsize=10, seed=2, tol=1e-5, polish=False)
+    new = with_values(found.x)
+    error = np.abs(np.expm1(test.log_ratio(lambda p: changed(p, plan.scope, new)))) if test.calls else np.zeros(1)
+    sources = sorted({row["source_id"] for row, _ in mine})
+    note = Fit(
+        status="measured", data_set=f"collectives.csv ({', '.join(sources)})", script="tools/fit_collectives.py",
+        points=sum(len(m) for m in train.measured), held_out_points=sum(len(m) for m in test.measured),
+        held_out_median_error_frac=round(float(np.median(error)), 4),
+        held_out_p90_error_frac=round(float(np.quantile(error, 0.9)), 4),
+        note=f"mean |log ratio| of the fitted half {found.fun:.3f}",
+    )
+    print(f"{plan.profile}.{plan.pipe}: {note.points} points, fitted {found.fun:.3f}, "
+          f"kept {note.held_out_median_error_frac:.3f} / p90 {note.held_out_p90_error_frac:.3f}")
+    return msgspec.structs.replace(new, fits=new.fits | dict.fromkeys(plan.pipe.split("+"), note))
+
+
+def to_toml(link: LinkProfile) -> str:
+    """The file's text: plain values first, then one table for each pipe, rule and fit."""
+
+    def value(item: object) -> str:
+        if isinstance(item, str):
+            return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if isinstance(item, tuple):
+            return "[" + ", ".join(value(each) for each in item) + "]"
+        return f"{item:.6g}" if isinstance(item, float) else str(item)
+
+    def lines(struct: msgspec.Struct) -> list[str]:
+        defaults = dict(zip(reversed(struct.__struct_fields__), reversed(struct.__struct_defaults__), strict=False))
+        return [
+            f"{name} = {value(item)}"
+            for name in struct.__struct_fields__
+            if not isinstance(item := getattr(struct, name), dict) and item != defaults.get(name)
+        ]
+
+    text = lines(link)
+    if link.framework_launch_s:
+        text += ["", "[framework_launch_s]", *(f"{value(k)} = {value(v)}" for k, v in link.framework_launch_s.items())]
+    for table in ("pipes", "rules", "fits"):
+        for name, struct in getattr(link, table).items():
+            text += ["", f"[{table}.{name}]", *lines(struct)]
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    """Fit every plan, or those of the profiles named on the command line."""
+    path, *only = sys.argv[1:]
+    profiles = dict(link_profiles())
+    rows = []
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                rows.append((row, question_of(row)))
+            except _Skip:
+                continue
+    for plan in PLANS:
+        if plan.profile in profiles and (not only or plan.profile in only):
+            profiles[plan.profile] = fit(plan, profiles[plan.profile], rows)
+            target = DATA / f"{plan.profile}.toml"
+            target.write_text(to_toml(profiles[plan.profile]))
+
+
+if __name__ == "__main__":
+    main()
