@@ -11,6 +11,7 @@ the files are written again; everything else in them is kept.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 import zlib
 from collections import defaultdict
@@ -22,9 +23,12 @@ import msgspec
 import numpy as np
 from scipy.optimize import differential_evolution
 
+from ultratwin.catalogue import loader
 from ultratwin.timing.collectives import Network, collective_time_s
+from ultratwin.timing.collectives.expert_parallel import ExpertProfile, Routing, expert_parallel_time_s
 from ultratwin.timing.collectives.network import CollectiveProfile, Fit, LinkProfile, Pipe, link_profiles
-from ultratwin.validation.collectives import Question, _Skip, question_of
+from ultratwin.validation.collectives import Question, question_of
+from ultratwin.validation.rows import Skip
 
 DATA = Path(__file__).parents[1] / "src/ultratwin/catalogue/data/collectives"
 
@@ -37,10 +41,13 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "bulk_start_s": (0.2 * US, 1000 * US),
     "bulk_step_s": (0.02 * US, 200 * US),
     "bulk_frac": (0.3, 1.0),
+    "mid_start_s": (1 * US, 400 * US),
+    "mid_step_s": (0.1 * US, 300 * US),
+    "mid_frac": (0.02, 1.0),
     "overlap": (0.02, 1.0),
     "bulk_chunk_bytes": (1e4, 1e8),
 }
-ALL = tuple(BOUNDS)
+ALL = tuple(name for name in BOUNDS if not name.startswith("mid"))
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ _OWN = ("launch_s", "step_s", "quick_frac", "bulk_start_s", "bulk_frac", "overla
 for _library in ("vllm", "sglang", "trtllm"):
     for _generation in ("nvlink3", "nvlink4", "nvlink5"):
         PLANS.append(Plan(f"{_library}-{_generation}", "one_shot+mesh", "scale_up", lambda q, _: _inside(q), _OWN))
-for _link in ("infiniband-ndr", "efa-v1", "efa-v2", "efa-v3", "efa-v4"):
+_LEVELS = ("step_s", "quick_frac", "mid_step_s", "mid_frac", "bulk_step_s", "bulk_frac")
+for _link in ("infiniband-ndr", "efa-v1", "efa-v2", "efa-v4"):
     PLANS.append(
         Plan(
             _link,
@@ -113,7 +121,8 @@ for _link in ("infiniband-ndr", "efa-v1", "efa-v2", "efa-v3", "efa-v4"):
                 and q.algorithm != "ring"
                 and q.network.profile.scale_up.library == "nccl"
             ),
-            ("launch_s", "step_s", "quick_frac", "bulk_start_s", "bulk_step_s", "bulk_frac", "overlap"),
+            # measured at one number of domains, launch and step can't be told apart: the launch is then kept
+            (*_LEVELS, "launch_s", "mid_start_s", "bulk_start_s", "overlap") if _link == "infiniband-ndr" else _LEVELS,
         )
     )
 PLANS.append(
@@ -179,6 +188,8 @@ def fit(plan: Plan, link: LinkProfile, rows: list[tuple[dict[str, str], Question
     """The link profile with one pipe fitted."""
     mine = [(row, q) for row, q in rows
             if getattr(q.network.profile, plan.scope).name == link.name and plan.rows(q, row)]
+    if plan.pipe == "tree":  # the ring between domains is derived from the tree, so it must not compete here
+        mine = [(row, dataclasses.replace(q, algorithm=_tree(q))) for row, q in mine]
     train = Batch(q for row, q in mine if fitted_half(row))
     test = Batch(q for row, q in mine if not fitted_half(row))
     if not train.calls:
@@ -214,10 +225,44 @@ def fit(plan: Plan, link: LinkProfile, rows: list[tuple[dict[str, str], Question
     )
     print(f"{plan.profile}.{plan.pipe}: {note.points} points, fitted {found.fun:.3f}, "
           f"kept {note.held_out_median_error_frac:.3f} / p90 {note.held_out_p90_error_frac:.3f}")
+    if plan.pipe == "tree":
+        new = with_ring(new)
     return msgspec.structs.replace(new, fits=new.fits | dict.fromkeys(plan.pipe.split("+"), note))
 
 
-def to_toml(link: LinkProfile) -> str:
+def _tree(question: Question) -> str:
+    return "switch" if question.network.in_network_reduction else "tree"
+
+
+def with_ring(link: LinkProfile) -> LinkProfile:
+    """The ring and all-to-all between domains, from the fitted tree.
+
+    A level of the tree is a hop up and a hop down, each of a message that is pipelined in two halves: a ring's step is
+    a quarter of it. Two domains then take as long by ring as by tree.
+    """
+    tree = link.pipes["tree"]
+    ring = msgspec.structs.replace(
+        tree,
+        launch_s=float(f"{tree.launch_s + tree.step_s / 2:.3g}"),
+        step_s=float(f"{tree.step_s / 4:.3g}"),
+        bulk_start_s=float(f"{tree.bulk_start_s + tree.bulk_step_s / 2:.3g}"),
+        bulk_step_s=float(f"{tree.bulk_step_s / 4:.3g}"),
+        bulk_frac=max(tree.bulk_frac, link.pipes["ring"].bulk_frac),
+        mid_start_s=float(f"{tree.mid_start_s + tree.mid_step_s / 2:.3g}"),
+        mid_step_s=float(f"{tree.mid_step_s / 4:.3g}"),
+    )
+    exchange = msgspec.structs.replace(
+        link.pipes["all_to_all"], launch_s=ring.launch_s, bulk_start_s=ring.bulk_start_s
+    )
+    derived = Fit(status="derived", data_set="the tree of this file", script="tools/fit_collectives.py")
+    return msgspec.structs.replace(
+        link,
+        pipes=link.pipes | {"ring": ring, "all_to_all": exchange},
+        fits=link.fits | {"ring": derived, "all_to_all": derived},
+    )
+
+
+def to_toml(link: LinkProfile | ExpertProfile) -> str:
     """The file's text: plain values first, then one table for each pipe, rule and fit."""
 
     def value(item: object) -> str:
@@ -236,30 +281,112 @@ def to_toml(link: LinkProfile) -> str:
         ]
 
     text = lines(link)
-    if link.framework_launch_s:
+    if isinstance(link, LinkProfile) and link.framework_launch_s:
         text += ["", "[framework_launch_s]", *(f"{value(k)} = {value(v)}" for k, v in link.framework_launch_s.items())]
     for table in ("pipes", "rules", "fits"):
-        for name, struct in getattr(link, table).items():
+        for name, struct in getattr(link, table, {}).items():
             text += ["", f"[{table}.{name}]", *lines(struct)]
     return "\n".join(text) + "\n"
 
 
+FEW = 12
+EXPERT_BOUNDS: dict[str, tuple[float, float]] = {
+    "launch_s": (1 * US, 400 * US),
+    "level_s": (0.01 * US, 60 * US),
+    "token_s": (1e-11, 1e-6),
+    "up_copy_s": (1e-11, 1e-6),
+    "out_copy_s": (1e-11, 1e-5),
+    "up_frac": (0.1, 1.0),
+    "out_frac": (0.1, 1.0),
+    "core_bytes_per_s": (1e9, 1e12),
+}
+
+
+def fit_expert(name: str, phase: str, rows: list[tuple[dict[str, str], Question]]) -> None:
+    """Fit one phase of an expert-parallel library and write its file again."""
+    path = DATA / f"{name}.toml"
+    profile = loader.read_toml(path, ExpertProfile)
+    mine = [(row, q) for row, q in rows if q.expert and q.expert.profile.name == profile.name and q.operation == phase]
+    halves = [[q for row, q in mine if fitted_half(row) == half] for half in (True, False)]
+    start = profile.pipes[phase]
+    if len(mine) < FEW:  # too few to divide: all are fitted, none is kept, and only what they can tell is free
+        halves = [[q for _, q in mine], []]
+    # constants that the rows can't tell apart stay as they are
+    free = [key for key in EXPERT_BOUNDS if key != "core_bytes_per_s" or np.isfinite(start.core_bytes_per_s)]
+    if all(q.num_domains == 1 for _, q in mine):
+        free = [key for key in free if not key.startswith("out_") and key != "level_s"]
+    if phase == "prepare":
+        free = ["launch_s", "level_s", "token_s"]
+    if len(mine) < FEW:
+        one_size = len({q.expert.routing.tokens_per_rank for _, q in mine}) == 1
+        copy = "up_copy_s" if all(q.num_domains == 1 for _, q in mine) else "out_copy_s"
+        free = [copy] if one_size else ["launch_s", copy]
+
+    def changed_pipe(values: np.ndarray) -> ExpertProfile:
+        new = {key: float(f"{np.exp(v):.3g}") for key, v in zip(free, values, strict=True)}
+        return msgspec.structs.replace(profile, pipes=profile.pipes | {phase: msgspec.structs.replace(start, **new)})
+
+    def log_ratio(questions: list[Question], new: ExpertProfile) -> np.ndarray:
+        def stack(get: Callable[[Question], float]) -> np.ndarray:
+            return np.array([get(q) for q in questions], float)
+
+        network = dataclasses.replace(
+            questions[0].network,
+            scale_up_bytes_per_s=stack(lambda q: q.network.scale_up_bytes_per_s),
+            scale_out_bytes_per_s=stack(lambda q: q.network.scale_out_bytes_per_s),
+        )
+        routing = Routing(
+            tokens_per_rank=stack(lambda q: q.expert.routing.tokens_per_rank),
+            token_bytes=stack(lambda q: q.expert.routing.token_bytes),
+            top_k=stack(lambda q: q.expert.routing.top_k),
+            num_cores=stack(lambda q: q.expert.routing.num_cores),
+        )
+        time = expert_parallel_time_s(phase, routing, network, new, ranks_per_domain=stack(lambda q: q.ranks_per_domain),
+                                      num_domains=stack(lambda q: q.num_domains))
+        return np.log(time / stack(lambda q: q.measured_s))
+
+    if not halves[0]:
+        print(f"{name}.{phase}: no rows")
+        return
+    found = differential_evolution(
+        lambda v: float(np.mean(np.abs(log_ratio(halves[0], changed_pipe(v))))),
+        [tuple(np.log(EXPERT_BOUNDS[key])) for key in free], maxiter=300, popsize=10, seed=2, tol=1e-5, polish=False,
+    )
+    new = changed_pipe(found.x)
+    error = np.abs(np.expm1(log_ratio(halves[1], new))) if halves[1] else np.zeros(1)
+    note = Fit(
+        status="measured",
+        data_set=f"collectives.csv ({', '.join(sorted({row['source_id'] for row, _ in mine}))})",
+        script="tools/fit_collectives.py", points=len(halves[0]), held_out_points=len(halves[1]),
+        held_out_median_error_frac=round(float(np.median(error)), 4),
+        held_out_p90_error_frac=round(float(np.quantile(error, 0.9)), 4),
+        note=f"mean |log ratio| of the fitted half {found.fun:.3f}",
+    )
+    print(f"{name}.{phase}: {note.points} points, fitted {found.fun:.3f}, "
+          f"kept {note.held_out_median_error_frac:.3f} / p90 {note.held_out_p90_error_frac:.3f}")
+    path.write_text(to_toml(msgspec.structs.replace(new, fits=new.fits | {phase: note})))
+
+
 def main() -> None:
     """Fit every plan, or those of the profiles named on the command line."""
-    path, *only = sys.argv[1:]
+    truth, *only = sys.argv[1:]
     profiles = dict(link_profiles())
     rows = []
-    with open(path, newline="") as file:
+    with open(truth, newline="") as file:
         for row in csv.DictReader(file):
             try:
                 rows.append((row, question_of(row)))
-            except _Skip:
+            except Skip:
                 continue
     for plan in PLANS:
         if plan.profile in profiles and (not only or plan.profile in only):
             profiles[plan.profile] = fit(plan, profiles[plan.profile], rows)
             target = DATA / f"{plan.profile}.toml"
             target.write_text(to_toml(profiles[plan.profile]))
+    for path in sorted(DATA.glob("expert-parallel-*.toml")):
+        if not only or path.stem in only:
+            for phase in loader.read_toml(path, ExpertProfile).pipes:
+                fit_expert(path.stem, phase, rows)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import functools
 import importlib.util
+import json
 import math
 import zlib
 from collections import defaultdict
@@ -52,7 +52,8 @@ SYSTEMS = {
     "gb300": "gb300", "h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm", "l40s": "l40s", "rtx_pro_6000_server": "rtx-pro-6000",
 }  # fmt: skip
 SAMPLE = 3000
-TRUTH_WEIGHT = 4.0
+TRUTH_SHARE = 0.4
+"""All rows of the truth file together count as this share of a table: they are the sizes that models have."""
 PRIOR_SIGMA = 0.4
 BACKWARD = {"flop_ratio": 2.5}
 BACKWARD_SLOWER = 0.8
@@ -61,7 +62,7 @@ BACKWARD_SLOWER = 0.8
 # name -> (lowest, highest, starts)
 Bounds = dict[str, tuple[float, float, tuple[float, ...]]]
 GEMM: Bounds = {
-    "launch_s": (2e-7, 1e-3, (0.0,)),
+    "launch_s": (2e-7, 1e-3, (1e-6,)),
     "compute_frac": (0.1, 1.0, (0.85,)),
     "tile_edge": (0.01, 400, (10, 60)),
     "tile_floor": (1, 6e4, (1000, 6000)),
@@ -70,26 +71,26 @@ GEMM: Bounds = {
     "l2_speedup": (1.0, 20, (2,)),
     "l2_share": (0.05, 1.0, (0.5,)),
     "wave_share": (0.02, 1.0, (0.5, 0.25)),
-    "sharpness": (1.0, 20, (3, 2)),
+    "rounding": (0.01, 1.0, (0.3, 0.6)),
     "fill_frac": (0.005, 8.0, (0.2, 1.0)),
     "throttle_frac": (0.001, 0.6, (0.1,)),
     "throttle_s": (1e-5, 2e-2, (2e-4, 2e-3)),
 }
 QUANTISING: Bounds = {"pass_s": (1e-8, 1e-4, (1e-6,)), "pass_frac": (0.05, 20.0, (0.5,))}
 ATTENTION: Bounds = {
-    "launch_s": (2e-7, 1e-3, (0.0,)),
+    "launch_s": (2e-7, 1e-3, (1e-6,)),
     "compute_frac": (0.05, 1.0, (0.8,)),
     "softmax_dim": (0.5, 600, (40, 150)),
     "ramp_keys": (1, 4000, (100, 400)),
     "query_tile": (64, 256, (128, 64, 256)),
     "wave_share": (0.02, 1.0, (0.5,)),
     "memory_frac": (0.05, 1.0, (0.7,)),
-    "sharpness": (1.0, 20, (2,)),
+    "rounding": (0.01, 1.0, (0.3, 0.6)),
     "masked_frac": (1e-3, 1.0, (1e-3,)),
     "score_bytes": (1e-4, 400, (1e-3,)),
 }
 DECODE: Bounds = {
-    "launch_s": (2e-7, 1e-3, (0.0,)),
+    "launch_s": (2e-7, 1e-3, (1e-6,)),
     "memory_frac": (0.1, 1.0, (0.85,)),
     "l2_speedup": (1.0, 20, (2,)),
     "l2_share": (0.05, 1.0, (0.5,)),
@@ -99,28 +100,27 @@ DECODE: Bounds = {
     "split_keys": (16, 1e5, (256, 2048)),
     "fill_frac": (0.005, 8.0, (0.5,)),
     "sequence_s": (1e-11, 1e-5, (1e-9,)),
-    "sharpness": (1.0, 20, (2,)),
+    "rounding": (0.01, 1.0, (0.3, 0.6)),
 }
 PASS: Bounds = {
-    "launch_s": (1e-7, 1e-3, (0.0,)),
+    "launch_s": (1e-7, 1e-3, (1e-6,)),
     "memory_frac": (0.02, 1.0, (0.7,)),
     "l2_speedup": (1.0, 20, (1.5, 4)),
     "l2_share": (0.05, 1.0, (0.5,)),
-    "sharpness": (1.0, 12, (1.5, 3)),
+    "rounding": (0.01, 1.0, (0.3, 0.6)),
 }
 MOE: Bounds = {
-    "launch_s": (2e-7, 2e-3, (0.0,)),
+    "launch_s": (2e-7, 2e-3, (1e-6,)),
     "compute_frac": (0.05, 1.0, (0.6,)),
     "memory_frac": (0.1, 1.0, (0.7,)),
     "imbalance": (1.0, 12, (1.5, 3)),
     "row_tile": (1, 300, (40, 10)),
     "fill_frac": (0.005, 40.0, (0.5,)),
     "row_passes": (0.1, 200, (8,)),
-    "sharpness": (1.0, 12, (2,)),
+    "rounding": (0.01, 1.0, (0.3, 0.6)),
     "active_ratio": (0.05, 1.0, (0.6,)),
     "token_s": (1e-12, 1e-6, (1e-10,)),
 }
-FIXED = {"query_tile", "row_tile_decode"}
 
 
 @dataclasses.dataclass
@@ -147,7 +147,7 @@ def points_of(rows: list[tuple[dict[str, float], float, bool]]) -> Points:
         sizes=sizes,
         seconds=np.array([row[1] for row in rows]),
         fitted=np.array(halves, dtype=bool),
-        weight=np.where(truth, TRUTH_WEIGHT, 1.0) if not truth.all() else np.ones(len(rows)),
+        weight=np.where(truth, TRUTH_SHARE * (~truth).sum() / max(truth.sum(), 1), 1.0) if not truth.all() else np.ones(len(rows)),
         is_truth=truth,
     )
 
@@ -188,6 +188,15 @@ def frames(folder: Path, system: str, pattern: str) -> Iterator[pd.DataFrame]:
         yield frame
 
 
+def known_format(label: str) -> bool:
+    """Whether the project has the number format (SmoothQuant, for one, it has not)."""
+    try:
+        formats(label)
+    except Unreadable:
+        return False
+    return True
+
+
 def sampled(frame: pd.DataFrame, near: pd.Series, limit: int = SAMPLE) -> pd.DataFrame:
     """At most `limit` rows; two thirds of them from those that `near` marks: the sizes that models really have."""
     inside, outside = frame[near], frame[~near]
@@ -210,6 +219,8 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
             frame = frame[(frame.n >= 128) & (frame.k >= 128)]
             for (fw, kernel, dtype), part in frame.groupby(["framework", "kernel_source", "gemm_dtype"]):
                 part = sampled(part, (part.n >= 1024) & (part.k >= 1024))
+                if not known_format(dtype):
+                    continue
                 key = (chip, "gemm", formats(dtype)[0], library_name(fw, kernel, dtype), "forward")
                 add(key, part, {"m": "m", "n": "n", "k": "k", "groups": 1.0})
     for table, pattern in (("attention", "context_attention"), ("decode", "generation_attention")):
@@ -246,10 +257,9 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
             skew = frame.distribution.str.extract(r"power_law_(\d+\.?\d*)")[0].astype(float).fillna(0.0)
             frame = frame.assign(local=frame.num_experts / frame.moe_ep_size, wide=frame.inter_size / frame.moe_tp_size, skew=skew)
             for (fw, kernel, dtype), part in frame.groupby(["framework", "kernel_source", "moe_dtype"]):
-                try:
-                    a, b = formats(dtype)
-                except Unreadable:
+                if not known_format(dtype):
                     continue
+                a, b = formats(dtype)
                 part = sampled(part, part.moe_tp_size == 1)
                 key = (chip, "moe", attention_format(a, b), library_name(fw, kernel, dtype), "forward")
                 add(key, part, {"tokens": "num_tokens", "hidden": "hidden_size", "inter": "wide", "topk": "topk",
@@ -359,21 +369,24 @@ def fit_one(
     sizes = {name: value[use] for name, value in points.sizes.items()}
     log_measured, weight = np.log(points.seconds[use]), np.sqrt(points.weight[use])
     fixed = labels(table, dtype, library, phase)
-    low, high = (np.log([b[i] for b in bounds.values()]) for i in (0, 1))
-    anchor = None if prior is None else np.log([max(getattr(prior, n) or b[0], b[0]) for n, b in bounds.items()])
+    # variables are 1 + log(value / lowest): never near zero, where the optimiser's relative steps would vanish
+    lowest = np.array([b[0] for b in bounds.values()])
+    low, high = np.ones(len(bounds)), 1 + np.log([b[1] / b[0] for b in bounds.values()])
+    anchor = None if prior is None else 1 + np.log([max(getattr(prior, n) / b[0], 1.0) for n, b in bounds.items()])
     best: Any = None
     frozen = {"query_tile"} | ({"row_tile"} if "split_keys" in bounds else set())
 
     def constants(values: np.ndarray) -> Fit:
-        named = {n: float(v) for n, v in zip(bounds, np.exp(values), strict=True)}
+        named = {n: float(v) for n, v in zip(bounds, lowest * np.exp(values - 1), strict=True)}
         named = {n: min(max(v, bounds[n][0]), bounds[n][1]) for n, v in named.items()}
         return kind(**fixed, **named)
 
     candidates = list(starts(bounds, points.seconds[use]))
     if anchor is not None:
-        candidates = [dict(zip(bounds, np.exp(anchor), strict=True))] if few else [*candidates, dict(zip(bounds, np.exp(anchor), strict=True))]
+        near = dict(zip(bounds, lowest * np.exp(anchor - 1), strict=True))
+        candidates = [near] if few else [*candidates, near]
     for start in candidates:
-        begin = np.clip(np.log([max(start[n], 1e-30) for n in bounds]), low + 1e-6, high - 1e-6)
+        begin = np.clip(1 + np.log([start[n] / b[0] for n, b in bounds.items()]), low + 1e-6, high - 1e-6)
         free = np.array([n not in frozen for n in bounds])
 
         def residual(part: np.ndarray, begin: np.ndarray = begin, free: np.ndarray = free) -> np.ndarray:
@@ -456,7 +469,22 @@ def write(chip: str, done: dict[Key, Fit], truth: Path) -> None:
             defaults[name] = choice
     document = {"script": "tools/fit_kernels.py", "data": f"{PACKAGE_DATA}; {truth.name}", "defaults": defaults}
     document |= {name: rows for name, rows in tables.items() if rows}
-    path.write_bytes(b"# Written by tools/fit_kernels.py: run it again instead of editing.\n" + msgspec.toml.encode(document))
+    path.write_text("# Written by tools/fit_kernels.py: run it again instead of editing.\n" + toml(document))
+
+
+def toml(document: dict[str, Any]) -> str:
+    """A document as TOML, one line per set of constants."""
+    lines = []
+    for name, value in document.items():
+        if isinstance(value, dict):
+            value = "{ " + ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in value.items()) + " }"
+        elif isinstance(value, list):
+            rows = ["    { " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in row.items()) + " },\n" for row in value]
+            value = "[\n" + "".join(rows) + "]"
+        else:
+            value = json.dumps(value)
+        lines.append(f"{name} = {value}\n")
+    return "".join(lines)
 
 
 def main() -> None:
@@ -467,40 +495,43 @@ def main() -> None:
     parser.add_argument("--no-tables", action="store_true", help="fit to the truth file alone")
     options = parser.parse_args()
     wanted, only = set(options.tables.split(",")), set(filter(None, options.chips.split(",")))
-    rows = truth_points(options.truth)
+    merged = truth_points(options.truth)
+    systems = {chip: system for system, chip in SYSTEMS.items()} if not options.no_tables else {}
+    # chips with tables of their own come first, so that the others can stay near them
+    chips = [c for c in systems if not only or c in only]
+    chips += sorted({key[0] for key in merged} - set(chips) if not only else only - set(chips))
     done: dict[Key, Fit] = {}
-    merged: dict[Key, list[tuple[dict[str, float], float, bool]]] = defaultdict(list)
-    for key, members in rows.items():
-        merged[key] += members
-    if not options.no_tables:
-        for system, chip in SYSTEMS.items():
-            if not only or chip in only:
-                for key, members in table_points(package_folder(), system, wanted).items():
-                    merged[key] += members
-    for key in [k for k in merged if k[1] == "attention"]:  # truth has no windows
-        for sizes, _, _ in merged[key]:
-            sizes.setdefault("window", 1e9)
-            sizes.setdefault("causal", 1.0)
-    for key in [k for k in merged if k[1] == "decode"]:
-        for sizes, _, _ in merged[key]:
-            sizes.setdefault("window", 1e9)
-            sizes.pop("causal", None)
-    keys = sorted((k for k in merged if k[1] in wanted and (not only or k[0] in only)), key=lambda k: (k[4] == "wgrad", -len(merged[k])))
-    for key in keys:
+    for chip in chips:
+        found = {key: list(members) for key, members in merged.items() if key[0] == chip}
+        if chip in systems:
+            for key, members in table_points(package_folder(), systems[chip], wanted).items():
+                found.setdefault(key, []).extend(members)
+        fit_chip(done, {key: members for key, members in found.items() if key[1] in wanted})
+        write(chip, done, options.truth)
+
+
+def fit_chip(done: dict[Key, Fit], rows: dict[Key, list[tuple[dict[str, float], float, bool]]]) -> None:
+    """All constants of one chip, those with most points first."""
+    for (_, table, _, _, _), members in rows.items():  # the truth file has no windows, the package only causal masks
+        for sizes, _, _ in members:
+            if table in ("attention", "decode"):
+                sizes.setdefault("window", 1e9)
+                sizes.setdefault("causal", 1.0)
+    for key in sorted(rows, key=lambda k: (k[4] == "wgrad", -len(rows[k]))):
         chip, table, dtype, library, phase = key
-        points = points_of(merged[key])
+        points = points_of(rows[key])
         if phase == "wgrad":
             weight_gradient(done, key, points)
             continue
-        few = len(points.seconds) < 200
-        found = fit_one(table, load_chip(chip), dtype, library, phase, points, prior_for(done, key) if few else None)
-        done[key] = found
+        prior = prior_for(done, key) if len(points.seconds) < 200 else None
+        found = fit_one(table, load_chip(chip), dtype, library, phase, points, prior)
         if phase == "both":
-            done[chip, table, dtype, library, "forward"] = done.pop(key)
+            done[chip, table, dtype, library, "forward"] = found
             done[chip, table, dtype, library, "backward"] = backward_of(found)
-        print(f"{'/'.join(key):70s} {len(points.seconds):6d} points  error {found.median_error:6.3f}  bias {found.bias:+.3f}", flush=True)
-    for chip in sorted({key[0] for key in done}):
-        write(chip, done, options.truth)
+        else:
+            done[key] = found
+        size, error = len(points.seconds), found
+        print(f"{'/'.join(key):70s} {size:6d} points  error {error.median_error:6.3f}  bias {error.bias:+.3f}", flush=True)
 
 
 def weight_gradient(done: dict[Key, Fit], key: Key, points: Points) -> None:
@@ -516,4 +547,4 @@ def weight_gradient(done: dict[Key, Fit], key: Key, points: Points) -> None:
 
 
 if __name__ == "__main__":
-    functools.partial(main)()
+    main()

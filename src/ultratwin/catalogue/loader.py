@@ -1,6 +1,6 @@
 """Reading the catalogue: one TOML file per entry, checked against the schema, found by id or alias.
 
-Layout: data/<kind>/<id>.toml, and data/sources.toml. A file is read when it is asked for, and only once.
+Layout: data/<kind>/<id>.toml, and data/sources*.toml. A file is read when it is asked for, and only once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def read_toml(path: Path, kind: type[Any]) -> Any:
 @cache
 def sources() -> dict[str, Source]:
     """Every source that a fact may name, by id."""
-    found: dict[str, Source] = read_toml(DATA / "sources.toml", dict[str, Source])
+    found: dict[str, Source] = {}
+    for path in sorted(DATA.glob("sources*.toml")):
+        found |= read_toml(path, dict[str, Source])
     return found
 
 

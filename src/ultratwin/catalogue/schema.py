@@ -86,7 +86,7 @@ class ModelEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A training framework's profile; see timing/profile.py for what its constants mean."""
+    """A training framework's profile; see mapping/profile.py for what its constants mean."""
 
     based_on: str = ""
     attention: str = ""
@@ -231,6 +231,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "vector_factor": "number",
         "host_forward_s": "second",
         "host_backward_s": "second",
+        "host_tensor_s": "second",
         "host_micro_batch_s": "second",
         "host_step_s": "second",
         "tensor_overlap_frac": "number",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +94,16 @@ class Plan:
         text = " ".join(f"{name}{value}" for name, value, default in parts if value != default)
         text += " SP" if self.sequence_parallel else ""
         return text + (f" recompute={RECOMPUTE[int(self.recompute)]}" if self.recompute else "")
+
+
+def stack_plans(plans: Sequence[Plan]) -> Plan:
+    """Many single plans as one plan of arrays [candidate]."""
+    return Plan(
+        **{
+            each.name: np.array([getattr(plan, each.name) for plan in plans], dtype=np.int64)
+            for each in dataclasses.fields(Plan)
+        }
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,19 +38,28 @@ def group_shape(size: Number, stride: Number, domain_size: Number) -> GroupShape
 class Shard:
     """Per-rank sizes of one micro-batch, [candidate].
 
-    `tokens`: seen by tensor-parallel matrices; `sequence_tokens`: where sequence parallelism splits them further;
+    `vocabulary`: rows of the padded vocabulary; `tokens`: seen by tensor-parallel matrices; `sequence_tokens`: where sequence parallelism splits them further;
     `routed_tokens`: of `tokens`, those whose expert copies this rank computes (before the top-k factor).
     """
 
     tensor: Number
     expert: Number
     expert_tensor: Number
+    vocabulary: Number
     tokens: Number
     sequence_tokens: Number
     routed_tokens: Number
 
 
-def shard(plan: Plan) -> Shard:
+def vocabulary_rows(vocab_size: int, multiple: Number, tensor: Number) -> Number:
+    """Rows of the embedding on one rank; frameworks pad the vocabulary so that every rank holds a round number.
+
+    Equation: ceil(V / (TP u)) u
+    """
+    return np.ceil(vocab_size / (tensor * multiple)) * multiple
+
+
+def shard(plan: Plan, vocab_size: int = 1, vocab_multiple: Number = 1) -> Shard:
     """Per-rank sizes of a micro-batch.
 
     Equation: tokens = b s / CP; sequence tokens = tokens / TP under sequence parallelism;
@@ -63,6 +72,7 @@ def shard(plan: Plan) -> Shard:
         tensor=tensor,
         expert=np.asarray(plan.expert_parallel_size, dtype=np.float64),
         expert_tensor=expert_tensor,
+        vocabulary=vocabulary_rows(vocab_size, vocab_multiple, tensor),
         tokens=tokens,
         sequence_tokens=np.where(np.asarray(plan.sequence_parallel) > 0, tokens / tensor, tokens),
         routed_tokens=tokens * expert_tensor / tensor,
@@ -75,7 +85,7 @@ def gemm_shapes(table: GemmTable, sizes: Shard) -> tuple[Array, Array, Array, Ar
     Expert products are grouped: E / EP experts with routed tokens x top-k / (E / EP) rows each.
     """
     ways = np.where(table.is_expert > 0, sizes.expert_tensor, sizes.tensor)
-    n = table.n / np.where(table.is_column > 0, ways, 1.0)
+    n = np.where(table.is_vocabulary > 0, sizes.vocabulary, table.n / np.where(table.is_column > 0, ways, 1.0))
     k = table.k / np.where(table.is_row > 0, ways, 1.0)
     groups = np.where(table.is_expert > 0, np.maximum(table.num_experts / sizes.expert, 1.0), 1.0)
     rows = np.where(table.is_replicated > 0, sizes.sequence_tokens, sizes.tokens)
@@ -104,19 +114,20 @@ class Weights:
     head: Number
 
 
-def weights(tables: OperatorTables, plan: Plan) -> Weights:
+def weights(tables: OperatorTables, plan: Plan, vocab_multiple: Number = 1) -> Weights:
     """Elements of weights on one rank before ZeRO shards them."""
     table = tables.weights
     tensor = plan.tensor_parallel_size
     ways = np.asarray(plan.expert_parallel_size) * plan.expert_tensor_parallel_size
     share = tables.layer_share
     kinds = slice(0, tables.num_owners - 2)
+    rows = vocabulary_rows(tables.vocab_size, vocab_multiple, np.asarray(tensor, dtype=np.float64)) * tables.hidden_size
     return Weights(
         layer_dense=float((table.tensor[kinds] * share).sum()) / tensor
         + float((table.replicated[kinds] * share).sum()),
         layer_expert=float((table.expert[kinds] * share).sum()) / ways,
-        embedding=float(table.vocabulary[-2, 0]) / tensor + float(table.replicated[-2, 0]),
-        head=float(table.vocabulary[-1, 0]) / tensor + float(table.replicated[-1, 0]),
+        embedding=rows + float(table.replicated[-2, 0]),
+        head=np.where(table.vocabulary[-1, 0] > 0, rows, 0.0) + float(table.replicated[-1, 0]),
     )
 
 

@@ -11,9 +11,9 @@ from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import Shard, gemm_shapes, shard, vector_elements
 from ultratwin.timing.kernels.model import KernelModel
-from ultratwin.timing.profile import Profile
+from ultratwin.mapping.profile import Profile
 from ultratwin.workload.operators import AttentionCore
-from ultratwin.workload.tables import OperatorTables
+from ultratwin.workload.tables import GemmTable, OperatorTables
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def compute_times(
         profile: the framework's factors
     Returns: seconds, [owner, candidate]
     """
-    sizes = shard(plan)
+    sizes = shard(plan, tables.vocab_size, profile.vocab_multiple)
     forward, gradient, weight = _gemm_times(tables, kernels, sizes, recipe)
     factor = profile.gemm_factor
     attention_forward, attention_backward = _attention_times(tables, kernels, plan, sizes, recipe, profile)
@@ -82,27 +82,36 @@ def _gemm_times(
     """Forward, input-gradient and weight-gradient products, each [owner, candidate]."""
     table = tables.gemms
     m, n, k, groups = np.broadcast_arrays(*gemm_shapes(table, sizes))
-    totals = [0.0, 0.0, 0.0]
-    for rows, dtype, weight_dtype in (
-        (table.is_low, recipe.gemm, recipe.weight_gemm),
-        (table.is_high, recipe.high, recipe.high),
-    ):
-        if recipe.gemm == recipe.high and rows is table.is_high:
-            continue
-        at = list(rows) if recipe.is_low else list(range(len(table.names)))
-        if not at:
-            continue
-        mm, nn, kk, gg = m[at], n[at], k[at], groups[at]
-        half = len(at)
+    totals: list[Array] = [np.zeros((tables.num_owners, 1))] * 3
+    for rows, dtype, weight_dtype, grouped in _segments(table, recipe):
+        mm, nn, kk, gg = m[rows], n[rows], k[rows], groups[rows]
         both = kernels.gemm_time_s(
-            np.concatenate([mm, mm]), np.concatenate([nn, kk]), np.concatenate([kk, nn]), dtype=dtype,
-            groups=np.concatenate([gg, gg]),
-        )  # fmt: skip
-        weight = kernels.gemm_time_s(nn, kk, mm, dtype=weight_dtype, groups=gg, accumulate=True)
-        owner_sum = table.owner_sum[:, at]
-        for i, time in enumerate((both[:half], both[half:], weight)):
+            np.concatenate([mm, mm]),
+            np.concatenate([nn, kk]),
+            np.concatenate([kk, nn]),
+            dtype=dtype,
+            groups=np.concatenate([gg, gg]) if grouped else 1,
+        )
+        weight = kernels.gemm_time_s(nn, kk, mm, dtype=weight_dtype, groups=gg if grouped else 1, accumulate=True)
+        owner_sum = table.owner_sum[:, rows]
+        for i, time in enumerate((both[: len(rows)], both[len(rows) :], weight)):
             totals[i] = totals[i] + owner_sum @ time
     return totals[0], totals[1], totals[2]
+
+
+def _segments(table: GemmTable, recipe: Recipe) -> list[tuple[list[int], str, str, bool]]:
+    """Rows of the table that go into one call: format, format of weight gradients, whether they are grouped."""
+    expert = [at for at in table.is_low if table.is_expert[at, 0]]
+    plain = [at for at in table.is_low if not table.is_expert[at, 0]]
+    high = list(table.is_high)
+    if not recipe.is_low:
+        plain, high = plain + high, []
+    segments = [
+        (plain, recipe.gemm, recipe.weight_gemm, False),
+        (expert, recipe.gemm, recipe.weight_gemm, True),
+        (high, recipe.high, recipe.high, False),
+    ]
+    return [each for each in segments if each[0]]
 
 
 def _attention_times(

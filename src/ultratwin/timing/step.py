@@ -24,7 +24,7 @@ from ultratwin.timing.communication import (
 from ultratwin.timing.compute import ComputeTimes, compute_times
 from ultratwin.timing.kernels import kernel_model
 from ultratwin.timing.kernels.model import KernelModel
-from ultratwin.timing.profile import Profile
+from ultratwin.mapping.profile import Profile
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables, operator_tables
 
@@ -85,11 +85,6 @@ def pool_kernels(pool: Pool) -> KernelModel:
     return kernels if pool.ranks_per_chip == 1 else kernels.on_cores(pool.chip.num_cores / pool.ranks_per_chip)
 
 
-def model_tables(model: Model, profile: Profile, plan: Plan) -> OperatorTables:
-    """The model's operators with the vocabulary padded as the framework pads it for the widest tensor parallelism."""
-    return operator_tables(model, int(profile.vocab_multiple) * int(np.max(plan.tensor_parallel_size)))
-
-
 def plan_stages(model: Model, tables: OperatorTables, profile: Profile, plan: Plan) -> Stages:
     """Layers on pipeline stages, split as the framework splits them."""
     if profile.stage_split == "cost":
@@ -114,9 +109,9 @@ def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Pr
     """
     kernels, ranks = pool_kernels(pool), per_rank(pool)
     network, placed = network_of(ranks), groups(plan, ranks.domain.size)
-    tables = model_tables(model, profile, plan)
+    tables = operator_tables(model)
     stages = plan_stages(model, tables, profile, plan)
-    held = weights(tables, plan)
+    held = weights(tables, plan, profile.vocab_multiple)
     compute = compute_times(tables, kernels, plan, recipe, profile)
     said = layer_communication(model, tables, plan, recipe, network, placed)
     data = data_communication(plan, held, stages, recipe, profile, network, placed)
@@ -165,6 +160,7 @@ def _layer_times(
     )
     device = forward + backward + again + tensor + context + expert + sharded
     host = profile.host_forward_s * np.where(full, 2.0, 1.0) + profile.host_backward_s
+    host = host + np.where(np.asarray(plan.tensor_parallel_size) > 1, profile.host_tensor_s, 0.0)
     return _Layer(
         linear=gemm_forward + mean(compute.gemm_backward),
         attention=attention_forward + mean(compute.attention_backward),

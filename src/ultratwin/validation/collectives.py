@@ -11,11 +11,19 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from ultratwin.errors import CatalogueError
 from ultratwin.timing.collectives import Network, collective_profile, collective_time_s
-from ultratwin.timing.collectives.network import link_profile
+from ultratwin.timing.collectives.expert_parallel import (
+    PHASES,
+    ExpertProfile,
+    Routing,
+    expert_parallel_time_s,
+    expert_profile,
+    token_bytes,
+)
 from ultratwin.validation.result import RowResult
-
-Row = dict[str, str]
+from ultratwin.validation.rows import Row, Skip, row_id, word
+from ultratwin.validation.rows import number as stated
 
 _OPERATIONS: Final = {
     "allreduce": "all_reduce",
@@ -29,20 +37,23 @@ _OPERATIONS: Final = {
     "latencyperhop": "send_recv",
 }
 _BUS_FACTOR: Final = {"all_reduce": 2.0, "all_gather": 1.0, "reduce_scatter": 1.0, "all_to_all": 1.0}
-# chip text -> link inside a domain, its topology, chips of a domain, ranks of a chip
+# chip text -> link inside a domain, its topology, chips of a domain, ranks of a chip, usual scale-out rate of a chip
 _CHIPS: Final = (
-    (r"\bA100|\bA800", "nvlink3", "switch", 8, 1),
-    (r"\bH[128]00|\bH20\b|hopper|sm90|\bGH200", "nvlink4", "switch", 8, 1),
-    (r"\bG?B[23]00|blackwell|sm100", "nvlink5", "switch", 8, 1),
-    (r"rubin", "nvlink6", "switch", 72, 1),
-    (r"L40|RTX|A10\b|A30\b|PCIe", "pcie4", "none", 8, 1),
-    (r"\bMI\d+", "xgmi", "mesh", 8, 1),
-    (r"TPU", "ici", "torus-3d", 256, 1),
-    (r"Trainium2|Trn2", "neuronlink-v3", "torus-2d", 16, 4),
-    (r"Trainium3|Trn3", "neuronlink-v4", "switch", 64, 4),
-    (r"Trainium|Trn1|Inferentia", "neuronlink-v2", "torus-2d", 16, 2),
-    (r"Gaudi", "roce-scale-up", "mesh", 8, 1),
+    (r"\bA800", "nvlink3", "switch", 8, 1, 50e9),
+    (r"\bA100", "nvlink3", "switch", 8, 1, 25e9),
+    (r"\bH[128]00|\bH20\b|hopper|sm90|\bGH200", "nvlink4", "switch", 8, 1, 50e9),
+    (r"\bG?B[23]00|blackwell|sm100", "nvlink5", "switch", 8, 1, 50e9),
+    (r"rubin", "nvlink6", "switch", 72, 1, 100e9),
+    (r"L40|RTX|A10\b|A30\b|PCIe", "pcie4", "none", 8, 1, 12.5e9),
+    (r"\bMI\d+", "xgmi", "mesh", 8, 1, 50e9),
+    (r"TPU", "ici", "torus-3d", 256, 1, 3.1e9),
+    (r"Trainium2|Trn2", "neuronlink-v3", "torus-2d", 16, 4, 25e9),
+    (r"Trainium3|Trn3", "neuronlink-v4", "switch", 64, 4, 25e9),
+    (r"Trainium|Trn1|Inferentia", "neuronlink-v2", "torus-2d", 16, 2, 6.25e9),
+    (r"Gaudi", "roce-scale-up", "mesh", 8, 1, 37.5e9),
 )
+# chips whose link of the same kind is slower or faster than the one that the constants were fitted on
+_CHIP_RATES: Final = ((r"\b[AH]800", 200e9), (r"\bMI35\dX", 535.5e9), (r"\bMI250", 300e9))
 _SCALE_OUT: Final = (
     (r"EFA ?v?1\b|EFA 4x100", "efa-v1"),
     (r"EFA ?v?2", "efa-v2"),
@@ -66,8 +77,12 @@ RANGE_FRAC: Final = 0.25
 """Half width of the stated range: nine tenths of the rows kept from the fit lie inside (docs/explanation)."""
 
 
-class _Skip(Exception):
-    """A row that lacks what a prediction needs; its text is the reason."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertCall:
+    """What a dispatch or combine moves, and the library that moves it."""
+
+    routing: Routing
+    profile: ExpertProfile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +98,21 @@ class Question:
     overhead_s: float
     measured_s: float
 
+    expert: ExpertCall | None = None
+
     def predicted_s(self) -> float:
         """Seconds that the twin says."""
+        if self.expert is not None:
+            return float(
+                expert_parallel_time_s(
+                    self.operation,
+                    self.expert.routing,
+                    self.network,
+                    self.expert.profile,
+                    ranks_per_domain=self.ranks_per_domain,
+                    num_domains=self.num_domains,
+                )
+            )
         time = collective_time_s(
             self.operation,
             self.size_bytes,
@@ -102,15 +130,14 @@ def predict_rows(rows: list[Row]) -> list[RowResult]:
 
 
 def _predict(row: Row, number: int) -> RowResult:
-    row_id = row.get("id") or str(number)
     groups = {key: row.get(key) or "" for key in ("source_id", "chip", "op", "network", "library", "ranks")}
     try:
         question = question_of(row)
-    except _Skip as reason:
-        return RowResult(id=row_id, metric="time_s", status="skipped", reason=str(reason), unit="s", groups=groups)
+    except Skip as reason:
+        return RowResult(id=row_id(row, number), metric="time_s", status="skipped", reason=str(reason), unit="s", groups=groups)
     predicted = question.predicted_s()
     return RowResult(
-        id=row_id,
+        id=row_id(row, number),
         metric="time_s",
         predicted=predicted,
         measured=question.measured_s,
@@ -126,26 +153,32 @@ def _predict(row: Row, number: int) -> RowResult:
 def question_of(row: Row) -> Question:
     """The question that a row asks.
 
-    Raises: _Skip with the reason, where the row lacks something or the twin has no model for its operation
+    Raises: Skip with the reason, where the row lacks something or the twin has no model for its operation
     """
+    if (phase := row.get("op", "").removeprefix("ep_")) in PHASES:
+        return _expert_question(row, phase)
     operation = _OPERATIONS.get(re.sub("[^a-z]", "", row.get("op", "").lower()))
     if operation is None:
-        raise _Skip(f"no model for operation {row.get('op', '')!r}")
+        raise Skip(f"no model for operation {row.get('op', '')!r}")
     hop = "latency" in row["op"]
     ranks = _number(row, "ranks") or (2.0 if operation == "send_recv" else 0.0)
     if not ranks:
-        raise _Skip("ranks is empty")
+        raise Skip("ranks is empty")
     size = 8.0 if hop else _number(row, "message_bytes")
+    if not size and operation == "all_to_all" and _number(row, "tokens_per_rank"):
+        size = _padded_bytes(row)
     if not size:
-        raise _Skip("message_bytes is empty")
+        raise Skip("message_bytes is empty")
     network, per_domain, domains = _network(row, operation, ranks)
     algorithm = _first(_ALGORITHMS, row.get("algo", ""))
     if algorithm == "switch" and not network.in_network_reduction:
         algorithm = None  # a label that the hardware can't have
-    if "switch" in (algorithm or "") or operation != "all_reduce":
-        algorithm = algorithm if operation == "all_reduce" else None
-    framework = "torch" if re.search(r"torch|bench\.py", row.get("library", "")) else ""
-    overhead = 0.0 if operation == "send_recv" else network.profile.scale_up.framework_launch_s.get(framework, 0.0)
+    if operation != "all_reduce":
+        algorithm = None
+    overhead = _framework_launch_s(row.get("library", ""), operation, network, domains)
+    if hop:  # a step of a pipeline, without the call around it
+        side = network.profile.scale_out if domains > 1 else network.profile.scale_up
+        overhead = -side.pipes["send_recv"].launch_s
     return Question(
         operation=operation,
         size_bytes=size,
@@ -158,6 +191,82 @@ def question_of(row: Row) -> Question:
     )
 
 
+def _expert_question(row: Row, phase: str) -> Question:
+    """A dispatch, combine or prepare of expert-parallel tokens.
+
+    Rows that print only a bandwidth have no time to compare with: what they count as bytes is not in the row.
+    """
+    measured = _number(row, "time_us") * 1e-6
+    if not measured:
+        raise Skip("time_us is empty, and the row does not say what bytes its bandwidth counts")
+    library, ranks = row.get("library", ""), stated(row, "ranks")
+    network, per_domain, domains = _network(row, phase, ranks)
+    if not re.search("nvlink|xgmi", row.get("network", ""), re.IGNORECASE) and domains * per_domain > 1:
+        per_domain, domains = 1.0, ranks  # kernels that use the network adapters only, inside a node too
+    dtypes = row.get("dtype", "").split("/")
+    dtype = next((each for each in dtypes if phase in each), dtypes[0])
+    if phase == "combine":
+        dtype = "bf16"  # the partial sums go back in 16 bit whatever was dispatched
+    hidden, top_k, _ = _routing(row)
+    cores = re.search(r"(\d+) SMs", library)
+    try:
+        profile = expert_profile(library)
+    except CatalogueError as error:
+        raise Skip(error.what) from None
+    if phase not in profile.pipes:
+        raise Skip(f"no constants for {phase} of {profile.name}")
+    return Question(
+        operation=phase,
+        size_bytes=0.0,
+        ranks_per_domain=per_domain,
+        num_domains=domains,
+        network=network,
+        algorithm=None,
+        overhead_s=0.0,
+        measured_s=measured,
+        expert=ExpertCall(
+            routing=Routing(
+                tokens_per_rank=stated(row, "tokens_per_rank"),
+                token_bytes=token_bytes(hidden, dtype) if phase != "prepare" else 4.0 * top_k,
+                top_k=top_k,
+                num_cores=float(cores[1]) if cores else 20.0,
+            ),
+            profile=profile,
+        ),
+    )
+
+
+def _routing(row: Row) -> tuple[float, float, float]:
+    """Hidden size, top k and experts from their cells, else from the note ("256 experts top-8 hidden 7168")."""
+    note = row.get("note", "")
+    found = []
+    for key, pattern in (("hidden", r"hidden (\d+)"), ("topk", r"top-?(\d+)"), ("experts", r"(\d+) experts")):
+        said = re.search(pattern, note)
+        found.append(_number(row, key) or (float(said[1]) if said else 0.0))
+    if not found[0] or not found[1]:
+        raise Skip("hidden or topk is empty")
+    return found[0], found[1], found[2]
+
+
+def _padded_bytes(row: Row) -> float:
+    """An all-to-all of expert slots: every expert's slot is as large as a rank's whole batch, filled or not."""
+    hidden, _, experts = _routing(row)
+    return _number(row, "tokens_per_rank") * experts * token_bytes(hidden, row.get("dtype", ""))
+
+
+def _framework_launch_s(library: str, operation: str, network: Network, domains: float) -> float:
+    """What the framework that was timed adds to a call: PyTorch's launch, nccom-test's."""
+    framework = _first(((r"torch|bench\.py", "torch"), (r"nccom", "nccom")), library)
+    if framework is None or operation == "send_recv":
+        return 0.0
+    sides = (network.profile.scale_out, network.profile.scale_up) if domains > 1 else (network.profile.scale_up,)
+    for side in sides:
+        for key in (f"{framework} {operation}", framework):
+            if key in side.framework_launch_s:
+                return side.framework_launch_s[key]
+    return 0.0
+
+
 def _measured_s(row: Row, operation: str, size: float, ranks: float) -> float:
     """The time itself, else the size over a bandwidth: a printed GB/s may be GiB/s, so the time comes first."""
     time, algorithm_bw, bus_bw = (_number(row, key) for key in ("time_us", "algbw_gbs", "busbw_gbs"))
@@ -168,7 +277,7 @@ def _measured_s(row: Row, operation: str, size: float, ranks: float) -> float:
     if bus_bw:
         factor = _BUS_FACTOR.get(operation)
         return size * (factor * (ranks - 1) / ranks if factor else 1.0) / (bus_bw * 1e9)
-    raise _Skip("neither time nor bandwidth")
+    raise Skip("neither time nor bandwidth")
 
 
 def _network(row: Row, operation: str, ranks: float) -> tuple[Network, float, float]:
@@ -176,8 +285,8 @@ def _network(row: Row, operation: str, ranks: float) -> tuple[Network, float, fl
     chip, text = row.get("chip", ""), f"{row.get('network', '')} {row.get('system', '')}"
     found = next((each for each in _CHIPS if re.search(each[0], chip, re.IGNORECASE)), None)
     if found is None:
-        raise _Skip(f"no link is known for chip {chip!r}")
-    link, topology, domain, ranks_per_chip = found[1:]
+        raise Skip(f"no link is known for chip {chip!r}")
+    link, topology, domain, ranks_per_chip, usual_out = found[1:]
     if named := re.search(r"nvlink ?(\d)", text, re.IGNORECASE):
         link = f"nvlink{named[1]}"
     nodes = _number(row, "nodes") or 1.0
@@ -189,18 +298,19 @@ def _network(row: Row, operation: str, ranks: float) -> tuple[Network, float, fl
         domains = float(racks[1]) if racks else math.ceil(ranks / domain)
     else:
         domains = math.ceil(ranks / per_node)
-    if "one" in text and "adapter" in text or "rail" in text:
+    if re.search(r"\bone\b.*(adapter|rail)|between .*(server|node)", text):
         domains = ranks
     scale_out = _first(_SCALE_OUT, text) or ""
     if domains > 1 and not scale_out:
-        raise _Skip("the network between nodes is not stated")
+        raise Skip("the network between nodes is not stated")
     library = _library(row.get("library", ""))
     profile = collective_profile(link, scale_out, library)
     up = profile.scale_up
-    rate_out = _scale_out_rate(text, per_node / ranks_per_chip) or profile.scale_out.reference_bytes_per_s
+    rate_up = next((rate for pattern, rate in _CHIP_RATES if re.search(pattern, chip)), up.reference_bytes_per_s)
+    rate_out = _scale_out_rate(text, per_node / ranks_per_chip) or usual_out
     return (
         Network(
-            scale_up_bytes_per_s=up.reference_bytes_per_s / ranks_per_chip,
+            scale_up_bytes_per_s=rate_up / ranks_per_chip,
             scale_up_latency_s=up.reference_latency_s,
             domain_size=domain * ranks_per_chip,
             topology=topology,
@@ -208,7 +318,6 @@ def _network(row: Row, operation: str, ranks: float) -> tuple[Network, float, fl
             scale_out_latency_s=profile.scale_out.reference_latency_s,
             profile=profile,
             in_network_reduction="switch" in up.pipes and topology == "switch",
-            scale_out_reduction=bool(re.search(r"(InfiniBand|RDMA).*SHARP", text)),
         ),
         ranks / domains,
         domains,
@@ -236,8 +345,5 @@ def _first(table: tuple[tuple[str, str], ...], text: str) -> str | None:
 
 
 def _number(row: Row, key: str) -> float:
-    try:
-        value = float(row.get(key) or 0.0)
-    except ValueError:
-        raise _Skip(f"{key} is not a number: {row.get(key)!r}") from None
-    return value if math.isfinite(value) and value > 0 else 0.0
+    """A number of the row, 0 where the cell is empty."""
+    return stated(row, key, 0.0)

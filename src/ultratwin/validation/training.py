@@ -15,13 +15,13 @@ import numpy as np
 
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.system import Pool
-from ultratwin.mapping.plan import RECOMPUTE, Plan
+from ultratwin.mapping.plan import RECOMPUTE, Plan, stack_plans
 from ultratwin.mapping.recipe import Recipe, recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
-from ultratwin.timing.profile import Profile, find_profile
+from ultratwin.mapping.profile import Profile, find_profile
 from ultratwin.timing.step import step_times
 from ultratwin.validation.machines import pool_of
-from ultratwin.validation.result import RowResult
+from ultratwin.validation.result import RowResult, Verdict
 from ultratwin.validation.rows import Row, Skip, integer, number, row_id, word
 from ultratwin.workload.model import Attention, LatentAttention, Layer, Mlp, Model, Moe
 from ultratwin.workload.parameters import parameter_count
@@ -47,21 +47,48 @@ class Run:
 
 def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
     """The twin's answer to each row: scored, rejected (it can't run) or skipped with a reason."""
-    return [_predict(row, line) for line, row in enumerate(rows, start=2)]
+    results: dict[int, RowResult] = {}
+    runs: dict[int, Run] = {}
+    for line, row in enumerate(rows, start=2):
+        try:
+            runs[line] = run_of(row, line)
+        except (Skip, UltratwinError) as error:
+            reason = error.what if isinstance(error, UltratwinError) else str(error)
+            results[line] = _unscored(row, line, "skipped", reason)
+    for line, predicted in zip(runs, predicted_times_s(list(runs.values())), strict=True):
+        results[line] = _scored(runs[line], predicted)
+    return [results[line] for line in sorted(results)]
 
 
-def _predict(row: Row, line: int) -> RowResult:
-    name, groups = row_id(row, line), _groups(row)
-    try:
-        run = run_of(row, line)
-        predicted = float(np.ravel(step_times(run.model, run.pool, run.plan, run.recipe, run.profile).total_s)[0])
-    except Skip as reason:
-        return RowResult(id=name, metric="step_time_s", unit="s", status="skipped", reason=str(reason), groups=groups)
-    except UltratwinError as error:
-        return RowResult(id=name, metric="step_time_s", unit="s", status="skipped", reason=error.what, groups=groups)
+def predicted_times_s(runs: Sequence[Run]) -> list[float]:
+    """Step time of each run. Runs of one model, machine and framework are evaluated as one array of candidates."""
+    together: dict[object, list[int]] = {}
+    for at, run in enumerate(runs):
+        pool = dataclasses.replace(run.pool, fabric=dataclasses.replace(run.pool.fabric, bytes_per_s=0.0))
+        key = (run.model, pool.chip.id, pool.domain, pool.fabric, pool.ranks_per_chip, run.recipe, run.profile)
+        together.setdefault(key, []).append(at)
+    times = [0.0] * len(runs)
+    for members in together.values():
+        first = runs[members[0]]
+        rates = np.array([runs[at].pool.fabric.bytes_per_s for at in members], dtype=np.float64)
+        pool = dataclasses.replace(first.pool, fabric=dataclasses.replace(first.pool.fabric, bytes_per_s=rates))
+        plan = stack_plans([runs[at].plan for at in members])
+        total = step_times(first.model, pool, plan, first.recipe, first.profile).total_s
+        for at, value in zip(members, np.broadcast_to(total, len(members)), strict=True):
+            times[at] = float(value)
+    return times
+
+
+def _unscored(row: Row, line: int, status: Verdict, reason: str) -> RowResult:
+    return RowResult(
+        id=row_id(row, line), metric="step_time_s", unit="s", status=status, reason=reason, groups=_groups(row)
+    )
+
+
+def _scored(run: Run, predicted: float) -> RowResult:
     spread = 1 + float(run.profile.step_spread_frac)
     return RowResult(
-        id=name,
+        id=run.id,
         metric="step_time_s",
         unit="s",
         status="scored",
@@ -69,7 +96,7 @@ def _predict(row: Row, line: int) -> RowResult:
         measured=run.measured_s,
         low=predicted / spread,
         high=predicted * spread,
-        groups=groups,
+        groups=run.groups,
     )
 
 
@@ -173,7 +200,7 @@ def model_of(row: Row) -> Model:
         for spacing in ((1, 2, 4) if word(row, "n_experts") else (1,))
     ]
     stated = number(row, "params_b", 0.0) * 1e9
-    if not stated or not word(row, "n_experts") and len(options) == 1:
+    if not stated:
         return options[-1] if not word(row, "n_experts") else options[len(options) // 2]
     return min(options, key=lambda each: abs(parameter_count(each) - stated))
 

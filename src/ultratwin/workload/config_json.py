@@ -12,13 +12,28 @@ from typing import Final
 
 from ultratwin.errors import ModelError, unknown_name
 from ultratwin.workload.architectures import FAMILIES, Family, Reader
+from ultratwin.workload.architectures.reader import names_of, shown
 from ultratwin.workload.model import Model
 
 MOST_BYTES: Final = 1_000_000
 """Largest config.json that is read: real ones have a few kB."""
 
 _TEXT_PARTS: Final = ("text_config", "llm_config", "language_config")
-_RECURRENT: Final = ("mamba", "rwkv", "jamba", "zamba", "bamba", "nemotron_h", "falcon_h1", "qwen3_next", "lfm2")
+_RECURRENT: Final = (
+    *(
+        "mamba",
+        "rwkv",
+        "jamba",
+        "zamba",
+        "bamba",
+        "nemotron_h",
+        "nemotronh",
+        "falcon_h1",
+        "falconh1",
+        "granitemoehybrid",
+    ),
+    *("qwen3_next", "qwen3next", "qwen3_5", "kimi_linear", "kimilinear", "lfm2", "minimax_text", "recurrent"),
+)
 
 
 def model_from_path(path: Path) -> Model:
@@ -26,13 +41,17 @@ def model_from_path(path: Path) -> Model:
 
     Raises: ModelError if it can't be read, is above 1 MB, is not JSON, or describes no possible model
     """
-    file = path / "config.json" if path.is_dir() else path
-    if not file.is_file():
+    try:
+        file = path / "config.json" if path.is_dir() else path
+        size_bytes = file.stat().st_size if file.is_file() else None
+    except OSError as error:
+        raise ModelError(f"the path can't be read: {error.strerror}", where=str(path)[:200]) from None
+    if size_bytes is None:
         raise ModelError(f"no file {file}", hint="give a config.json, or the folder that holds one")
     # weights and logs have been given by mistake: look at the size before reading
-    if file.stat().st_size > MOST_BYTES:
+    if size_bytes > MOST_BYTES:
         raise ModelError(
-            f"{file.stat().st_size:,} bytes are too many for a config.json",
+            f"{size_bytes:,} bytes are too many for a config.json",
             where=str(file),
             allowed=f"at most {MOST_BYTES:,} bytes",
             hint="give the model's config.json, not its weights",
@@ -95,7 +114,9 @@ def _text_part(config: Mapping[str, object]) -> tuple[Mapping[str, object], list
 
 def _family(config: Mapping[str, object], text: Mapping[str, object], reader: Reader) -> Family:
     """The family by model type, then by class name, innermost first; then Megatron's spelling of sizes."""
-    names = [name for table in (text, config) for name in _names(table)]
+    names = [name for table in (text, config) for name in names_of(table)]
+    if not names and {"num_layers", "hidden_size", "num_attention_heads"} <= config.keys():
+        names = ["megatron"]
     for name in names:
         for family in FAMILIES:
             if name in family.model_types or name in family.classes:
@@ -104,7 +125,7 @@ def _family(config: Mapping[str, object], text: Mapping[str, object], reader: Re
     for name in names:
         if any(each in name.lower() for each in _RECURRENT):
             raise ModelError(
-                f'architecture "{name}" has recurrent (state-space or linear-attention) layers',
+                f"architecture {shown(name)} has recurrent (state-space or linear-attention) layers",
                 where=reader.where,
                 allowed="transformers: " + ", ".join(known),
                 hint="hybrid and recurrent models are a known limitation",
@@ -116,10 +137,4 @@ def _family(config: Mapping[str, object], text: Mapping[str, object], reader: Re
             allowed="a model_type of: " + ", ".join(known),
             hint='add "model_type" to the config.json',
         )
-    raise unknown_name("architecture", names[0], known, error=ModelError, where=reader.where)
-
-
-def _names(config: Mapping[str, object]) -> list[str]:
-    classes = config.get("architectures")
-    candidates = [config.get("model_type"), *(classes if isinstance(classes, list) else [])]
-    return [each for each in candidates if isinstance(each, str) and each]
+    raise unknown_name("architecture", names[0][:80], known, error=ModelError, where=reader.where)

@@ -50,7 +50,8 @@ def load_model(name: str | Path) -> Model:
 
 @cache
 def _catalogued(name: str) -> Model | None:
-    entry_id = _entry_ids().get(name.lower())
+    exact = name.replace("/", "__")
+    entry_id = exact if exact in loader.ids("models") else _entry_ids().get(name.lower())
     if entry_id is None:
         return None
     entry: ModelEntry = loader.read_toml(loader.DATA / "models" / f"{entry_id}.toml", ModelEntry)

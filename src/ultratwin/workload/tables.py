@@ -31,6 +31,7 @@ class GemmTable:
     is_row: Array
     is_replicated: Array
     is_expert: Array
+    is_vocabulary: Array
     num_experts: Array
     experts_per_token: Array
     is_low: tuple[int, ...]
@@ -85,17 +86,14 @@ class OperatorTables:
     num_owners: int
     moe: tuple[Moe | None, ...]
     num_mtp_modules: int
-
-
-def padded_vocab_size(vocab_size: int, multiple: int) -> int:
-    """Vocabulary rounded up to a multiple, as frameworks do so that tensor parallelism divides it."""
-    return -(-vocab_size // multiple) * multiple
+    vocab_size: int
+    hidden_size: int
 
 
 @lru_cache(maxsize=256)
-def operator_tables(model: Model, vocab_multiple: int = 1) -> OperatorTables:
+def operator_tables(model: Model) -> OperatorTables:
     """The arrays of a model; cached, as every formula starts from them."""
-    vocab = padded_vocab_size(model.vocab_size, vocab_multiple)
+    vocab = model.vocab_size
     kinds = model.layer_kinds()
     owners: list[tuple[Part, ...]] = [layer_parts(kind, model.hidden_size, model.norm) for kind in kinds]
     owners.append((embedding_part(vocab, model.hidden_size, model.num_learned_positions),))
@@ -116,6 +114,8 @@ def operator_tables(model: Model, vocab_multiple: int = 1) -> OperatorTables:
         num_owners=len(owners),
         moe=moe,
         num_mtp_modules=model.num_mtp_modules,
+        vocab_size=vocab,
+        hidden_size=model.hidden_size,
     )
 
 
@@ -149,6 +149,7 @@ def _gemm_table(gemms: Sequence[tuple[int, Gemm]], moe: Sequence[Moe | None], nu
         is_row=_column([op.split == "row" for _, op in gemms]),
         is_replicated=_column([op.split == "none" for _, op in gemms]),
         is_expert=_column([op.is_expert for _, op in gemms]),
+        is_vocabulary=_column([op.name == "output head" for _, op in gemms]),
         num_experts=_column([_experts(moe, i, lambda each: each.num_experts) for i, _ in gemms]),
         experts_per_token=_column([_experts(moe, i, lambda each: each.experts_per_token) for i, _ in gemms]),
         is_low=tuple(at for at in range(len(gemms)) if at not in high),

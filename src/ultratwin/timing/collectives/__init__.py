@@ -99,7 +99,9 @@ def collective_time_s(
 
 def _applies(rule: AlgorithmRule, group: Group) -> Number:
     size, ranks, domains = group.size_bytes, group.ranks_per_domain, group.num_domains
-    allowed = (np.asarray(size) >= rule.min_bytes) & (np.asarray(size) < rule.max_bytes)
+    allowed = np.asarray(size) < rule.max_bytes
+    if rule.min_bytes > 0.0:
+        allowed = allowed & ((np.asarray(size) >= rule.min_bytes) | (np.asarray(domains) > 1))
     if rule.min_ranks > 1.0 or rule.max_ranks < np.inf:
         allowed = allowed & (np.asarray(ranks) >= rule.min_ranks) & (np.asarray(ranks) <= rule.max_ranks)
     if rule.max_domains < np.inf:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Network, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, scale_up_bytes_per_s
 
 
 class AllToAll(Algorithm):
@@ -30,14 +30,9 @@ class AllToAll(Algorithm):
         if network.topology.startswith("torus") or network.topology == "ring":
             rate = rate / np.maximum(mean_hops(ranks, network), 1.0)
         up_s = (ranks - 1.0) * part_bytes / rate
-        inside = up.wire_time_s(ranks - 1.0, up_s, part_bytes)
+        inside = up.time_s(ranks - 1.0, up_s, part_bytes)
         out_s = (n - ranks) * part_bytes / network.scale_out_bytes_per_s
-        across = out.time_s(
-            domains - 1.0,
-            np.maximum(out_s / out.quick_frac, up_s / up.quick_frac),
-            np.maximum(out_s / out.bulk_frac, up_s / up.bulk_frac),
-            part_bytes,
-        )
+        across = out.time_s(domains - 1.0, out_s, part_bytes, Leg(up_s, up.bulk_frac))
         return np.where(np.asarray(domains) > 1, across + (ranks - 1.0) * up.step_s, inside)
 
 

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Final
+from typing import ClassVar, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,16 +21,17 @@ from ultratwin.hardware.chip import Number
 
 
 class Pipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a library moves a message over one kind of link: a latency protocol, then a bulk protocol.
+    """How a library moves a message over one kind of link: protocols for short, middle and long messages.
 
     Equation (k steps, wire time w/B at the line rate):
-        t_quick = launch + k step + (w/B) / quick_frac
+        t_quick = k step + (w/B) / quick_frac
+        t_mid   = mid_start + k mid_step + (w/B) / mid_frac              where the library has one (mid_frac > 0)
         x, y    = bulk_start + k bulk_step,  (w/B) / bulk_frac
-        t_bulk  = launch + sqrt(x^2 + 2 overlap x y + y^2)
-        t       = t_bulk if chunk >= bulk_chunk_bytes else min(t_quick, t_bulk)
+        t_bulk  = sqrt(x^2 + 2 overlap x y + y^2)
+        t       = launch + (t_bulk if chunk >= bulk_chunk_bytes else min(t_quick, t_mid, t_bulk))
     overlap 1 adds the pipeline's fill time to the wire time, 0 hides most of the shorter under the longer.
     chunk is what one rank sends in one step. Never faster for more bytes, nor below the wire time.
-    Source: the protocols are NCCL's LL/LL128 and Simple (nccl: src/graph/tuning.cc); the constants are fitted
+    Source: the protocols are NCCL's LL, LL128 and Simple (nccl: src/graph/tuning.cc); the constants are fitted
     """
 
     launch_s: float
@@ -41,26 +42,44 @@ class Pipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     bulk_frac: float
     overlap: float = 1.0
     bulk_chunk_bytes: float = float("inf")
+    mid_start_s: float = 0.0
+    mid_step_s: float = 0.0
+    mid_frac: float = 0.0
 
-    def time_s(self, steps: Number, quick_wire_s: Number, bulk_wire_s: Number, chunk_bytes: Number) -> Number:
-        """Seconds of k steps; the wire times already hold the shares of the line rate. Shapes broadcast."""
-        quick = steps * self.step_s + quick_wire_s
-        start = self.bulk_start_s + steps * self.bulk_step_s
-        # (x + y)^2 - 2 (1 - overlap) x y
-        bulk = np.sqrt(np.square(start + bulk_wire_s) - (2.0 * (1.0 - self.overlap)) * (start * bulk_wire_s))
-        switched = np.asarray(chunk_bytes) >= self.bulk_chunk_bytes
-        time: Number = self.launch_s + np.where(switched, bulk, np.minimum(quick, bulk))
-        return time
+    def time_s(self, steps: Number, wire_s: Number, chunk_bytes: Number, inner: Leg | None = None) -> Number:
+        """Seconds of k steps, from the wire time at the line rate; an inner leg runs at once. Shapes broadcast."""
+        quick = steps * self.step_s + _wire_s(wire_s, self.quick_frac, inner)
+        if self.mid_frac:
+            mid = (self.mid_start_s + steps * self.mid_step_s) + _wire_s(wire_s, self.mid_frac, inner)
+            quick = np.minimum(quick, mid)
+        fill = self.bulk_start_s + steps * self.bulk_step_s
+        bulk = _wire_s(wire_s, self.bulk_frac, inner)
+        if self.overlap == 1.0:
+            bulk = bulk + fill
+        else:  # (x + y)^2 - 2 (1 - overlap) x y
+            bulk = np.sqrt(np.square(fill + bulk) - (2.0 * (1.0 - self.overlap)) * (fill * bulk))
+        time = np.minimum(quick, bulk)
+        if self.bulk_chunk_bytes < np.inf:
+            time = np.where(np.asarray(chunk_bytes) >= self.bulk_chunk_bytes, bulk, time)
+        return self.launch_s + time
 
-    def wire_time_s(self, steps: Number, wire_s: Number, chunk_bytes: Number) -> Number:
-        """Seconds of k steps over one kind of link, from the wire time at the line rate."""
-        return self.time_s(steps, wire_s / self.quick_frac, wire_s / self.bulk_frac, chunk_bytes)
+
+class Leg(NamedTuple):
+    """The part of a pipeline that runs inside the domains: its wire time at the line rate, and the share it reaches."""
+
+    wire_s: Number
+    frac: float
+
+
+def _wire_s(wire_s: Number, frac: float, inner: Leg | None) -> Number:
+    outer = wire_s / frac
+    return outer if inner is None else np.maximum(outer, inner.wire_s / inner.frac)
 
 
 class AlgorithmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a library may choose an algorithm: message sizes [byte], ranks per domain, and the most domains.
 
-    `max_group_bytes` bounds n S, for groups of more than two.
+    `min_bytes` holds for groups inside one domain; `max_group_bytes` bounds n S, for groups of more than two.
     """
 
     min_bytes: float = 0.0
@@ -241,5 +260,5 @@ def collective_profile(scale_up: str, scale_out: str = "", library: str | None =
         library: "nccl", "rccl", "neuron", "vllm", "trtllm", "sglang"; the vendor's own if None
     """
     up = link_profile(scale_up, "scale_up", library)
-    out = link_profile(scale_out, "scale_out", None)
+    out = link_profile(scale_out, "scale_out", up.library)
     return CollectiveProfile(name=f"{up.name} + {out.name}", scale_up=up, scale_out=out)

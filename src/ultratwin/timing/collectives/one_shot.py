@@ -26,5 +26,5 @@ class OneShot(Algorithm):
         pipe = pipes.get("one_shot", pipes["ring"])
         n = group.num_ranks
         wire_s = (n - 1.0) * group.size_bytes / scale_up_bytes_per_s(group.ranks_per_domain, network)
-        time = pipe.wire_time_s(1.0 + 0.5 * (n - 2.0), wire_s, group.size_bytes)
+        time = pipe.time_s(1.0 + 0.5 * (n - 2.0), wire_s, group.size_bytes)
         return np.where(np.asarray(group.num_domains) > 1, np.inf, time)

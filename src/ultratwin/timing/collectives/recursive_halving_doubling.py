@@ -26,5 +26,5 @@ class RecursiveHalvingDoubling(Algorithm):
         pipe = pipes.get("recursive_halving_doubling", pipes["ring"])
         n, passes = group.num_ranks, NUM_PASSES[operation]
         wire_s = passes * ((n - 1.0) / n) * group.size_bytes / scale_up_bytes_per_s(group.ranks_per_domain, network)
-        time = pipe.wire_time_s(passes * np.ceil(np.log2(n)), wire_s, group.size_bytes / n)
+        time = pipe.time_s(passes * np.ceil(np.log2(n)), wire_s, group.size_bytes / n)
         return np.where(np.asarray(group.num_domains) > 1, np.inf, time)

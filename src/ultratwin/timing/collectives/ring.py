@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import NUM_PASSES, Algorithm, Group, Network, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import NUM_PASSES, Algorithm, Group, Leg, Network, scale_up_bytes_per_s
 
 
 class Ring(Algorithm):
@@ -29,16 +29,11 @@ class Ring(Algorithm):
         wire_bytes = passes * share * group.size_bytes
         chunk_bytes = group.size_bytes / n
         up_s = wire_bytes / scale_up_bytes_per_s(ranks, network)
-        inside = up.wire_time_s(passes * (n - 1.0), up_s, chunk_bytes)
+        inside = up.time_s(passes * (n - 1.0), up_s, chunk_bytes)
         # across domains: the slower of the two legs sets the pace of the one pipeline
         nics = np.minimum(ranks, network.profile.scale_up.max_nics_per_domain)
         out_s = wire_bytes / (nics * network.scale_out_bytes_per_s)
         up_s = np.where(ranks > 1, up_s, 0.0)
-        across = out.time_s(
-            passes * (domains - 1.0),
-            np.maximum(out_s / out.quick_frac, up_s / up.quick_frac),
-            np.maximum(out_s / out.bulk_frac, up_s / up.bulk_frac),
-            chunk_bytes,
-        )
+        across = out.time_s(passes * (domains - 1.0), out_s, chunk_bytes, Leg(up_s, up.bulk_frac))
         hops_s = passes * (n - domains) * up.step_s
         return np.where(np.asarray(domains) > 1, across + hops_s, inside)

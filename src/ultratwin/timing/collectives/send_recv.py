@@ -23,6 +23,6 @@ class SendRecv(Algorithm):
     def time_s(self, operation: str, group: Group, network: Network) -> Number:
         up, out = network.profile.scale_up.pipes["send_recv"], network.profile.scale_out.pipes["send_recv"]
         size = group.size_bytes
-        inside = up.wire_time_s(1.0, size / scale_up_bytes_per_s(2.0, network), size)
-        across = out.wire_time_s(1.0, size / network.scale_out_bytes_per_s, size)
+        inside = up.time_s(1.0, size / scale_up_bytes_per_s(2.0, network), size)
+        across = out.time_s(1.0, size / network.scale_out_bytes_per_s, size)
         return np.where(np.asarray(group.num_domains) > 1, across, inside)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Network
+from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network
 from ultratwin.timing.collectives.tree import tree_volume
 
 
@@ -31,15 +31,10 @@ class Switch(Algorithm):
         up, out = profile.scale_up.pipes["switch"], profile.scale_out.pipes["tree"]
         ranks, domains, size = group.ranks_per_domain, group.num_domains, group.size_bytes
         up_s = (1.0 + 1.0 / ranks) * size / network.scale_up_bytes_per_s
-        inside = up.wire_time_s(ranks - 1.0, up_s, size / ranks)
+        inside = up.time_s(ranks - 1.0, up_s, size / ranks)
         nics = np.minimum(ranks, profile.scale_up.max_nics_per_domain)
         out_s = (
             tree_volume(operation, domains, network.scale_out_reduction) * size / (nics * network.scale_out_bytes_per_s)
         )
-        across = out.time_s(
-            np.log2(domains),
-            np.maximum(out_s / out.quick_frac, up_s / up.quick_frac),
-            np.maximum(out_s / out.bulk_frac, up_s / up.bulk_frac),
-            size / group.num_ranks,
-        )
+        across = out.time_s(np.log2(domains), out_s, size / group.num_ranks, Leg(up_s, up.bulk_frac))
         return np.where(np.asarray(domains) > 1, across, inside)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Network, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, scale_up_bytes_per_s
 
 
 def tree_volume(operation: str, num_domains: Number, fabric_reduces: bool) -> Number:
@@ -41,16 +41,11 @@ class Tree(Algorithm):
         rate = scale_up_bytes_per_s(ranks, network)
         chain = np.minimum(ranks, profile.scale_up.chain_ranks)
         depth = passes * (np.log2(ranks / chain) + chain - 1.0)
-        inside = up.wire_time_s(depth, passes * size / rate, size / chain)
+        inside = up.time_s(depth, passes * size / rate, size / chain)
         nics = np.minimum(ranks, profile.scale_up.max_nics_per_domain)
         out_s = (
             tree_volume(operation, domains, network.scale_out_reduction) * size / (nics * network.scale_out_bytes_per_s)
         )
         up_s = passes * size * ((ranks - 1.0) / ranks) / rate
-        across = out.time_s(
-            np.log2(domains),
-            np.maximum(out_s / out.quick_frac, up_s / up.quick_frac),
-            np.maximum(out_s / out.bulk_frac, up_s / up.bulk_frac),
-            size / group.num_ranks,
-        )
+        across = out.time_s(np.log2(domains), out_s, size / group.num_ranks, Leg(up_s, up.bulk_frac))
         return np.where(np.asarray(domains) > 1, across + (ranks - 1.0) * up.step_s, inside)

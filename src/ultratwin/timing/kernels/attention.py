@@ -55,7 +55,7 @@ def attention_seconds(c: AttentionConstants, rates: Rates, s: AttentionShape, kv
     """Time of attention over many queries, forward or backward as the constants say.
 
     Equation:
-        t = launch_s + (tc^s + tm^s)^(1/s),   s = sharpness
+        t = launch_s + (tc or tm, whichever is longer, rounded)
         tc = w (v + ramp_keys) 2 q (d + e + softmax_dim) flop_ratio p / (P compute_frac)
         u = b hq ceil(sq/q) / p waves of tiles of q = query_tile queries; v: mean of the visible keys, plus half a tile
         w = wave_share ceil(u) + (1 - wave_share) max(u, 1); a lone tile takes as long as the most keys that one sees
@@ -81,7 +81,7 @@ def attention_seconds(c: AttentionConstants, rates: Rates, s: AttentionShape, kv
     moved = moved + kv_bytes * np.multiply(s.batch, s.seq_kv) * s.heads_kv * s.kv_width
     moved = moved * c.flop_ratio + c.score_bytes * queries * s.seq_kv
     memory = moved / (rates.memory_bytes_per_s * c.memory_frac)
-    seconds: Number = c.launch_s + both(compute, memory, c.sharpness)
+    seconds: Number = c.launch_s + both(compute, memory, c.rounding)
     return seconds
 
 
@@ -89,7 +89,7 @@ def decode_seconds(c: DecodeConstants, rates: Rates, s: AttentionShape, kv_bytes
     """Time of attention of one (or a few) new tokens per sequence over stored keys and values.
 
     Equation:
-        t = launch_s + b sequence_s + (tc^s + tm^s)^(1/s),   s = sharpness
+        t = launch_s + b sequence_s + (tc or tm, whichever is longer, rounded)
         tm = b hk v kv_width bytes / (B memory_frac) r max(1, fill_frac p / (b hk max(1, v/split_keys)))
         tc = 2 b hk ceil(sq hq/hk / row_tile) row_tile v (d + e + softmax_dim) / (P compute_frac)
     Args:
@@ -108,5 +108,5 @@ def decode_seconds(c: DecodeConstants, rates: Rates, s: AttentionShape, kv_bytes
     rows = np.ceil(rows / c.row_tile) * c.row_tile
     width = np.add(s.head_dim, s.head_dim_v) + c.softmax_dim
     compute = 2.0 * pairs * rows * keys * width / (rates.flop_per_s * c.compute_frac)
-    seconds: Number = c.launch_s + np.multiply(s.batch, c.sequence_s) + both(compute * idle, memory * idle, c.sharpness)
+    seconds: Number = c.launch_s + np.multiply(s.batch, c.sequence_s) + both(compute * idle, memory * idle, c.rounding)
     return seconds

@@ -16,6 +16,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 """Shares of a datasheet rate: never above one, so that no kernel beats its bound."""
 AtLeastZero = Annotated[float, msgspec.Meta(ge=0)]
+Rounding = Annotated[float, msgspec.Meta(ge=0, le=1)]
+"""0: the longer of two limits alone; 1: their sum."""
 AtLeastOne = Annotated[float, msgspec.Meta(ge=1)]
 FOLDER: Final = loader.DATA / "kernels"
 
@@ -47,7 +49,7 @@ class GemmConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True):
     l2_speedup: AtLeastOne
     l2_share: Fraction
     wave_share: Fraction
-    sharpness: AtLeastOne
+    rounding: Rounding
     fill_frac: AtLeastZero
     throttle_frac: AtLeastZero
     throttle_s: Positive
@@ -68,7 +70,7 @@ class AttentionConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=T
     query_tile: AtLeastOne
     wave_share: Fraction
     memory_frac: Fraction
-    sharpness: AtLeastOne
+    rounding: Rounding
     masked_frac: Fraction
     score_bytes: AtLeastZero
     flop_ratio: AtLeastOne = 1.0
@@ -88,7 +90,7 @@ class DecodeConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True
     split_keys: AtLeastOne
     fill_frac: AtLeastZero
     sequence_s: AtLeastZero
-    sharpness: AtLeastOne
+    rounding: Rounding
 
 
 class PassConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -99,7 +101,7 @@ class PassConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True):
     memory_frac: Fraction
     l2_speedup: AtLeastOne
     l2_share: Fraction
-    sharpness: AtLeastOne
+    rounding: Rounding
 
 
 class MoeConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,7 +114,7 @@ class MoeConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True):
     row_tile: AtLeastZero
     fill_frac: AtLeastZero
     row_passes: AtLeastZero
-    sharpness: AtLeastOne
+    rounding: Rounding
     active_ratio: Positive
     token_s: AtLeastZero
 

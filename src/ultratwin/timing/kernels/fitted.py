@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -13,7 +12,7 @@ from ultratwin.catalogue import loader
 from ultratwin.errors import CatalogueError
 from ultratwin.hardware.chip import DTYPE_BYTES, Chip, Number
 from ultratwin.timing.kernels.attention import AttentionShape, attention_seconds, decode_seconds
-from ultratwin.timing.kernels.constants import FOLDER, Fit, KernelFile, kernel_file
+from ultratwin.timing.kernels.constants import FOLDER, Fit, kernel_file
 from ultratwin.timing.kernels.gemm import Rates, gemm_seconds
 from ultratwin.timing.kernels.grouped import MoeShape, moe_seconds
 from ultratwin.timing.kernels.libraries import resemblance
@@ -39,27 +38,22 @@ def likeness() -> Likeness:
     return found
 
 
-@cache
-def _files(chip_id: str, family: str) -> tuple[KernelFile, ...]:
-    """The chip's own constants, then those of the chips that it is like, nearest first."""
-    table, found, seen = likeness(), [], set()
-    name = chip_id
-    while name and name not in seen:
-        seen.add(name)
-        if (own := kernel_file(name)) is not None:
-            found.append(own)
-        name = table.chips.get(name, table.families.get(family, "") if name == chip_id else "")
-    last = table.families.get(family, "")
-    if last and last not in seen and (own := kernel_file(last)) is not None:
-        found.append(own)
-    if not found:
+def stand_ins(chip_id: str, family: str) -> list[str]:
+    """The chip, then the chips that it is like, nearest first, the family's last.
+
+    Raises: CatalogueError if neither the chip nor its family is listed
+    """
+    table = likeness()
+    order = [chip_id]
+    while (following := table.chips.get(order[-1], "")) and following not in order:
+        order.append(following)
+    if family not in table.families:
         raise CatalogueError(
-            f"no kernel constants for {chip_id} or its family {family}",
+            f'no kernel constants for chips of family "{family}"',
             where=str(FOLDER / "likeness.toml"),
             allowed=", ".join(sorted(table.families)),
-            hint="name a chip of the family there",
         )
-    return tuple(found)
+    return order if table.families[family] in order else [*order, table.families[family]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,37 +69,35 @@ class Choice:
         return self.fit.low_error - extra, self.fit.high_error + extra
 
 
-def choose(tables: Sequence[tuple[Fit, ...]], dtype: str, library: str, default: str = "") -> tuple[Fit, bool]:
-    """The best constants for a number format and library: `tables` are the chip's own, then its stand-ins' in order.
-
-    The chip's own constants for the format come first, whatever the library; then a similar format; then the stand-ins.
-    Raises: CatalogueError if no table has any
-    """
-    formats = [dtype] + ([_SAME_FORMAT[dtype]] if dtype in _SAME_FORMAT else [])
-    wanted = default if library == "default" and default else library
-    for distance, table in enumerate(tables):
-        for wanted_dtype in formats:
-            rows = [row for row in table if row.dtype == wanted_dtype]
-            if rows:
-                best = max(rows, key=lambda row: (resemblance(wanted, row.library), row.library == "default"))
-                strange = distance > 0 or (library != "default" and resemblance(wanted, best.library) < 3)
-                return best, strange
-    for table in tables:
-        if table:
-            return max(table, key=lambda row: resemblance(wanted, row.library)), True
-    raise CatalogueError(f"no constants for {dtype} kernels", where=str(FOLDER))
-
-
 @cache
 def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only: str = "") -> tuple[Fit, bool]:
-    """Constants of one table and whether they stand in; `only` keeps the rows of one phase or kind, if there are any."""
-    files = _files(chip_id, family)
-    tables: list[tuple[Fit, ...]] = [getattr(file, table) for file in files]
-    if only:
-        kept = [tuple(r for r in rows if only in (getattr(r, "phase", ""), getattr(r, "kind", ""))) for rows in tables]
-        tables = kept if any(kept) else tables
-    default = next((f.defaults[f"{table}/{dtype}"] for f in files if f"{table}/{dtype}" in f.defaults), "")
-    return choose(tables, dtype, library, default)
+    """Constants for a number format and library, and whether they stand in for ones that nobody measured.
+
+    The chip's own for the format come first, whatever the library; then its own for a similar format; then those of
+    the chips that it is like. `only`: the phase, or the kind of pass.
+    Raises: CatalogueError if nobody has any
+    """
+    formats = [dtype, _SAME_FORMAT.get(dtype, dtype)]
+    strangers: list[Fit] = []
+    for distance, name in enumerate(stand_ins(chip_id, family)):
+        file = kernel_file(name)
+        if file is None:
+            continue
+        rows: list[Fit] = [row for row in getattr(file, table) if not only or only in _labels(row)]
+        wanted = file.defaults.get(f"{table}/{dtype}", library) if library == "default" else library
+        for each in formats:
+            same = [row for row in rows if row.dtype == each]
+            if same:
+                best = max(same, key=lambda row: resemblance(wanted, row.library))
+                return best, distance > 0 or (library != "default" and resemblance(wanted, best.library) < 3)
+        strangers += rows
+    if not strangers:
+        raise CatalogueError(f"no constants for {table} kernels {only}".strip(), where=str(FOLDER))
+    return max(strangers, key=lambda row: resemblance(library, row.library)), True
+
+
+def _labels(row: Fit) -> tuple[str, str]:
+    return getattr(row, "phase", ""), getattr(row, "kind", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,5 +243,5 @@ def fitted_kernels(chip: Chip) -> FittedKernels:
 
     Raises: CatalogueError if neither the chip nor its family has constants
     """
-    _files(chip.id, chip.family)
+    stand_ins(chip.id, chip.family)
     return FittedKernels(chip=chip)

@@ -47,7 +47,7 @@ def gemm_seconds(
     """Time of `groups` products C[m, n] = A[m, k] B[k, n] in one launch.
 
     Equation:
-        t = launch_s + (tc^s + tm^s)^(1/s) + tq,   s = sharpness
+        t = launch_s + (tc or tm, whichever is longer, rounded) + tq
         tc = min over tiles (a, d) of  w (k/z + ramp_k) 2 (a d + tile_edge (a + d) + tile_floor) p / (P compute_frac)
         u = ceil(m/a) ceil(n/d) groups z / p waves;  w = wave_share ceil(u) + (1 - wave_share) max(u, 1)
         z = slices of k when the tiles don't fill the cores
@@ -83,17 +83,23 @@ def gemm_seconds(
     )
     pieces = columns[64] * rows[128] * np.maximum(1.0, np.divide(k, 512.0))
     memory = memory * np.maximum(1.0, c.fill_frac * rates.num_cores / pieces)
-    seconds = c.launch_s + both(compute, memory, c.sharpness) * (c.accumulate_ratio if accumulate else 1.0)
+    seconds = c.launch_s + both(compute, memory, c.rounding) * (c.accumulate_ratio if accumulate else 1.0)
     if c.pass_frac > 0:
         read_write = np.multiply(m, k) * groups * (2 + b)
         seconds = seconds + c.pass_s + read_write / (rates.memory_bytes_per_s * c.pass_frac)
     return seconds
 
 
-def both(first: Number, second: Number, sharpness: float) -> Number:
-    """Two limits that overlap: their maximum, rounded where they are close: (x^s + y^s)^(1/s)."""
-    high, low = np.maximum(first, second), np.minimum(first, second)
-    joined: Number = high * (1.0 + (low / high) ** sharpness) ** (1.0 / sharpness)
+def both(first: Number, second: Number, rounding: float) -> Number:
+    """Two limits that overlap: the longer one, rounded where they are close; from their maximum (0) to their sum (1).
+
+    Equation:  (x + y + sqrt((x - y)^2 + 4 r^2 x y)) / 2
+    Example:
+        >>> float(both(3.0, 4.0, 0.0)), float(both(3.0, 4.0, 1.0))
+        (4.0, 7.0)
+    """
+    gap = np.subtract(first, second)
+    joined: Number = 0.5 * (first + second + np.sqrt(gap * gap + (4.0 * rounding * rounding) * first * second))
     return joined
 
 

@@ -29,7 +29,7 @@ def moe_seconds(c: MoeConstants, rates: Rates, s: MoeShape, weight_bytes: float)
     """Time of a fused expert layer whose tokens spread over all experts, on the chip that holds `local_experts`.
 
     Equation:
-        t = launch_s + tokens token_s + (tc^s + tm^s)^(1/s),   s = sharpness
+        t = launch_s + tokens token_s + (tc or tm, whichever is longer, rounded)
         mean = tokens top_k local/experts;  rows = mean (1 + (imbalance - 1) skew)
         active = experts with work: min(local, mean) if balanced, else local (1 - exp(-mean/local active_ratio))
         tc = 2 matrices hidden intermediate (rows + active row_tile) / (P compute_frac)
@@ -52,5 +52,5 @@ def moe_seconds(c: MoeConstants, rates: Rates, s: MoeShape, weight_bytes: float)
     moved = active * weights * weight_bytes + c.row_passes * rows * s.hidden * 2.0
     memory = moved / (rates.memory_bytes_per_s * c.memory_frac)
     memory = memory * np.maximum(1.0, c.fill_frac * rates.num_cores * 128.0 / (active * s.intermediate))
-    seconds: Number = c.launch_s + np.multiply(s.tokens, c.token_s) + both(compute, memory, c.sharpness)
+    seconds: Number = c.launch_s + np.multiply(s.tokens, c.token_s) + both(compute, memory, c.rounding)
     return seconds

@@ -45,6 +45,7 @@ _KERNELS: Final = (
     ("best shape", "torch-best-shape"),
 )
 _FRAMEWORKS: Final = (
+    ("sarathi", "sarathi-profile"),
     ("layer profile", "layer-profile"),
     ("kernel only", "vllm-kernel"),
     ("trtllm", "trtllm"),

@@ -1,4 +1,4 @@
-"""Llama and what kept its shape: Mistral, Qwen2, Qwen3, Phi-3. Pre-norm, RMS norms, rotary positions, gated MLP."""
+"""Llama and what kept its shape: Mistral, Qwen2, Qwen3, Phi-3, Granite. RMS norms, rotary positions, gated MLP."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ultratwin.workload.architectures.reader import MOST_ENTRIES, Reader
 from ultratwin.workload.model import Attention, Layer, Mlp, Model
 
 # model types whose config.json does not say it, but whose code does
-_QKV_BIAS: Final = ("qwen2",)
-_QK_NORM: Final = ("qwen3",)
+_QKV_BIAS: Final = frozenset(("qwen2", "Qwen2ForCausalLM"))
+_QK_NORM: Final = frozenset(("qwen3", "qwen3_vl_text", "Qwen3ForCausalLM"))
+_WINDOW_OFF: Final = _QKV_BIAS | _QK_NORM | {"qwen2_moe", "qwen3_moe"}
 
 
 def read_llama(reader: Reader) -> Model:
-    """A Llama-shaped model. `sliding_window` counts unless `use_sliding_window` is false."""
+    """A Llama-shaped model. `sliding_window` counts unless `use_sliding_window` is false (Qwen: unless it is true)."""
     hidden = reader.size("hidden_size")
     count = reader.layers("num_hidden_layers")
-    kind = reader.text("model_type", "llama")
     bias = reader.flag("attention_bias", "qkv_bias", "bias", default=False)
     attention = replace(
         reader.attention(hidden),
-        qkv_bias=bias or kind in _QKV_BIAS,
+        qkv_bias=bias or not _QKV_BIAS.isdisjoint(reader.names),
         output_bias=bias,
-        qk_norm=kind in _QK_NORM,
+        qk_norm=not _QK_NORM.isdisjoint(reader.names),
     )
     mlp = Mlp(intermediate_size=reader.size("intermediate_size"), bias=reader.flag("mlp_bias", default=False))
     layers = tuple(Layer(attention=each, mlp=mlp) for each in windowed(reader, attention, count))
@@ -41,7 +41,8 @@ def read_llama(reader: Reader) -> Model:
 
 def windowed(reader: Reader, attention: Attention, count: int) -> list[Attention]:
     """The attention of each layer: `layer_types` says which have the window; else all, but Qwen's first layers."""
-    if not reader.has("sliding_window") or not reader.flag("use_sliding_window", default=True):
+    used = reader.flag("use_sliding_window", default=_WINDOW_OFF.isdisjoint(reader.names))
+    if not used or not reader.has("sliding_window"):
         return [attention] * count
     narrow = replace(attention, window=reader.size("sliding_window", at_most=MOST_ENTRIES))
     types = reader.choices("layer_types", count)
@@ -59,7 +60,7 @@ def shared(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 FAMILY: Final = Family(
     name="llama",
-    model_types=("llama", "mistral", "ministral", "qwen2", "qwen3", "phi3"),
+    model_types=("llama", "mistral", "ministral", "qwen2", "qwen3", "qwen3_vl_text", "phi3", "granite"),
     classes=("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM"),
     read=read_llama,
 )

@@ -54,6 +54,9 @@ def _attentions(reader: Reader, hidden: int, count: int) -> list[Attention]:
     types = reader.choices("layer_types", count)
     if types:
         return [chunked if each == "chunked_attention" else full for each in types[:count]]
+    rotary = reader.config.get("no_rope_layers")  # 1 where the layer has rotary positions, despite the name
+    if isinstance(rotary, list) and rotary:
+        return [chunked if flag else full for flag in reader.sparse_layers("no_rope_layers", count)]
     every = reader.size("no_rope_layer_interval", default=4)
     return [full if (index + 1) % every == 0 else chunked for index in range(count)]
 

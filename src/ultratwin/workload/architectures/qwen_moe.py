@@ -15,7 +15,7 @@ def read_qwen_moe(reader: Reader) -> Model:
     """A Qwen-MoE-shaped model. Layer i (from 0) has experts if (i + 1) is a multiple of `decoder_sparse_step`."""
     hidden = reader.size("hidden_size")
     count = reader.layers("num_hidden_layers")
-    third = reader.text("model_type") != "qwen2_moe" and "Qwen2MoeForCausalLM" not in reader.classes
+    third = reader.names.isdisjoint(("qwen2_moe", "Qwen2MoeForCausalLM"))
     bias = reader.flag("attention_bias", default=False)
     qkv_bias = reader.flag("qkv_bias", default=bias if third else True)
     attention = replace(reader.attention(hidden), qkv_bias=qkv_bias, output_bias=bias, qk_norm=third)
@@ -53,7 +53,7 @@ def _moe(reader: Reader) -> Moe:
 
 FAMILY: Final = Family(
     name="qwen-moe",
-    model_types=("qwen2_moe", "qwen3_moe"),
+    model_types=("qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text"),
     classes=("Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"),
     read=read_qwen_moe,
 )

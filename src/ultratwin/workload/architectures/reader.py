@@ -77,6 +77,17 @@ class Reader:
             return frozenset()
         return frozenset(value)
 
+    def sparse_layers(self, key: str, count: int) -> list[bool]:
+        """Which layers have experts: every n-th from the first on, or a 1 for each in a list."""
+        value = self.config.get(key)
+        if isinstance(value, list):
+            if len(value) < count or not all(each in (0, 1) for each in value):
+                self.faults.append(f"{key} = {shown(value)} is not a list of 0 or 1 for each of {count} layers")
+                return [True] * count
+            return [bool(each) for each in value[:count]]
+        period = self.size(key, default=1)
+        return [index % period == 0 for index in range(count)]
+
     def choices(self, key: str, count: int) -> tuple[str, ...]:
         """A list with one text for each of `count` layers; empty where there is none."""
         value = self.config.get(key)
@@ -107,10 +118,9 @@ class Reader:
         return inner
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """The class names under `architectures`."""
-        value = self.config.get("architectures")
-        return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+    def names(self) -> frozenset[str]:
+        """What the config calls itself: its model type and class names."""
+        return frozenset(names_of(self.config))
 
     def attention(
         self,
@@ -121,23 +131,26 @@ class Reader:
         head_dim: tuple[str, ...] = ("head_dim",),
     ) -> Attention:
         """Heads, key/value heads (as many as heads where not said) and head size (hidden size over heads), checked."""
-        num_heads = self.size(*heads, at_most=MOST_WIDTH)
+        before = len(self.faults)
+        num_heads = self.size(*heads)
         num_kv_heads = self.size(*kv_heads, default=num_heads)
-        if num_heads % num_kv_heads:
+        sound = len(self.faults) == before
+        if sound and num_heads % num_kv_heads:
             self.faults.append(f"{heads[0]} = {num_heads} is not a multiple of {kv_heads[0]} = {num_kv_heads}")
         if self.has(*head_dim):
             size = self.size(*head_dim)
         else:
             size = max(1, hidden_size // num_heads)
-            if hidden_size % num_heads:
+            if sound and hidden_size > 1 and hidden_size % num_heads:  # 1 stands for a faulty hidden size
                 self.faults.append(f"the hidden size {hidden_size} is not a multiple of {heads[0]} = {num_heads}")
         return Attention(num_heads=num_heads, num_kv_heads=num_kv_heads, head_dim=size)
 
     def experts(self, *keys: str, per_token: tuple[str, ...], default_per_token: int | None = None) -> tuple[int, int]:
         """Experts of a layer, and how many of them a token uses, checked against each other."""
+        before = len(self.faults)
         num_experts = self.size(*keys)
         used = self.size(*per_token, default=default_per_token)
-        if used > num_experts:
+        if len(self.faults) == before and used > num_experts:
             self.faults.append(f"{per_token[0]} = {used} is more than {keys[0]} = {num_experts}")
         return num_experts, used
 
@@ -162,6 +175,13 @@ class Reader:
         else:
             return int(value)
         return at_least
+
+
+def names_of(config: Mapping[str, object]) -> list[str]:
+    """Model type and class names of a config, in that order."""
+    classes = config.get("architectures")
+    candidates = [config.get("model_type"), *(classes if isinstance(classes, list) else [])]
+    return [each for each in candidates if isinstance(each, str) and each]
 
 
 def shown(value: object) -> str:

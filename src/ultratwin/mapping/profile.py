@@ -25,6 +25,7 @@ class Profile:
     stage_split: "uniform" or "cost" (see mapping.sharding)
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
     host_forward_s, host_backward_s: host time to launch one layer's kernels; the device waits if it is the shorter [s]
+    host_tensor_s: host time that tensor parallelism adds to a layer, forward and backward together [s]
     host_micro_batch_s, host_step_s: host work per micro-batch and stage, and per step [s]
     *_overlap_frac: share of that communication that runs under compute [1]
     collective_factor: time of collectives inside a job over benchmarks' [1]
@@ -45,6 +46,7 @@ class Profile:
     vector_factor: Number
     host_forward_s: Number
     host_backward_s: Number
+    host_tensor_s: Number
     host_micro_batch_s: Number
     host_step_s: Number
     tensor_overlap_frac: Number
