@@ -93,6 +93,10 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     stage_split: str = ""
 
 
+class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How much of its power limit a chip draws by kind of work."""
+
+
 ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "chips": ChipEntry,
     "links": LinkEntry,
@@ -102,6 +106,7 @@ ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "claims": ClaimEntry,
     "models": ModelEntry,
     "profiles": ProfileEntry,
+    "power": PowerEntry,
 }
 
 _FLOP: Final = "flop_per_s"
@@ -224,6 +229,13 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "per_chip_times_72_memory_bytes_per_s": "byte_per_s",
         "nvl72_nvlink5_bytes_per_s": "byte_per_s",
         "nvl72_nvlink6_bytes_per_s": "byte_per_s",
+    },
+    "power": {
+        "linear_frac": "number",
+        "attention_frac": "number",
+        "memory_frac": "number",
+        "communication_frac": "number",
+        "idle_frac": "number",
     },
     "profiles": {
         "gemm_factor": "number",

@@ -22,7 +22,7 @@ from ultratwin.timing.collectives.expert_parallel import (
     token_bytes,
 )
 from ultratwin.validation.result import RowResult
-from ultratwin.validation.rows import Row, Skip, row_id, word
+from ultratwin.validation.rows import Row, Skip, row_id
 from ultratwin.validation.rows import number as stated
 
 _OPERATIONS: Final = {

@@ -86,7 +86,8 @@ def formats(label: str) -> tuple[str, str]:
     if text in ("int4_wo", "int8_wo"):
         return "bf16", text[:4]
     found = [
-        "nvfp4" if name == "fp4" else name for name in re.findall(r"nvfp4|mxfp4|mxfp8|bf16|fp16|fp32|tf32|fp8|fp4|int8", text)
+        "nvfp4" if name == "fp4" else name
+        for name in re.findall(r"nvfp4|mxfp4|mxfp8|bf16|fp16|fp32|tf32|fp8|fp4|int8", text)
     ]
     if not found:
         raise Unreadable(f'dtype "{label}" is not a number format' if label else "dtype is empty")
@@ -154,12 +155,16 @@ def _moe(row: Row, phase: str) -> tuple[str, dict[str, float]]:
     sizes["inter"] /= optional(row, "tp") or 1.0
     sizes["local"] = sizes["experts"] / (optional(row, "ep") or 1.0)
     skew = re.search(r"power_law_(\d+(?:\.\d+)?)", row.get("note") or "")
-    return "moe", sizes | {"skew": float(skew[1]) if skew else 0.0}
+    matrices = 2.0 if "nongated" in (row.get("kernel") or "").lower() else 3.0
+    return "moe", sizes | {"skew": float(skew[1]) if skew else 0.0, "matrices": matrices}
 
 
 def _pass_kind(row: Row) -> str:
+    kernel = (row.get("kernel") or "").lower()
     if row.get("op_class") == "quantize":
-        return "amax" if "dynamic scale" in (row.get("kernel") or "").lower() else "quantize"
+        return "amax" if "dynamic scale" in kernel else "quantize"
+    if row.get("op_class") == "elementwise" and re.search(r"_act\b", kernel):
+        return "activation"
     return PASSES[row.get("op_class") or ""][0]
 
 
@@ -177,7 +182,9 @@ def _pass(row: Row, phase: str) -> tuple[str, dict[str, float]]:
         bytes_each = 2.0 if _pass_kind(row) == "amax" else 3.0
     else:
         operands = 1.5 if re.search(r"\badd\b|_act\b", kernel) else 1.0  # two inputs for one output
-        bytes_each = 2.0 * PASSES[row.get("op_class") or ""][1] * operands * (2.0 if "fp32" in (row.get("dtype") or "") else 1.0)
+        bytes_each = (
+            2.0 * PASSES[row.get("op_class") or ""][1] * operands * (2.0 if "fp32" in (row.get("dtype") or "") else 1.0)
+        )
     return "memory_bound", {"bytes": elements * bytes_each}
 
 
@@ -191,7 +198,16 @@ def _is_causal(row: Row, phase: str) -> bool:
 
 
 def _from_rate(row: Row, sizes: dict[str, float], table: str, phase: str) -> float | None:
-    """Time from a published rate, for products only: attention rates count masked pairs in ways that differ."""
-    if table not in ("gemm", "grouped_gemm") or not (row.get("tflops") or "").strip():
+    """Time from a published rate. An attention rate counts all pairs, unless the row says that it is causal."""
+    if not (row.get("tflops") or "").strip():
         return None
-    return 2.0 * sizes["m"] * sizes["n"] * sizes["k"] * sizes["groups"] / (number(row, "tflops") * 1e12)
+    rate = number(row, "tflops") * 1e12
+    if table in ("gemm", "grouped_gemm"):
+        return 2.0 * sizes["m"] * sizes["n"] * sizes["k"] * sizes["groups"] / rate
+    if table != "attention":
+        return None
+    pairs = sizes["batch"] * sizes["heads_q"] * sizes["seq_q"] * sizes["seq_kv"]
+    if (row.get("causal") or "").strip().lower() == "true":
+        pairs /= 2.0
+    passes = {"forward": 1.0, "backward": _BACKWARD_FLOP, "both": 1.0 + _BACKWARD_FLOP}[phase]
+    return 2.0 * pairs * (sizes["head_dim"] + sizes["head_dim_v"]) * passes / rate

@@ -94,7 +94,7 @@ def _call(model: KernelModel, call: KernelCall, sizes: dict[str, Array]) -> Arra
     elif call.table == "moe":
         time = model.moe_time_s(
             s["tokens"], s["hidden"], s["inter"], top_k=s["topk"], experts=s["experts"], local_experts=s["local"],
-            routing_skew=s["skew"], dtype=dtype, weight_dtype=stored, library=library,
+            gated=bool(s["matrices"][0] > 2), routing_skew=s["skew"], dtype=dtype, weight_dtype=stored, library=library,
         )  # fmt: skip
     else:
         phases = ("forward", "backward") if call.phase == "both" else (call.phase,)

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.chip import Number
@@ -23,7 +25,7 @@ from ultratwin.timing.collectives.network import (
     Network,
     Pipe,
     collective_profile,
-    scale_up_bytes_per_s,
+    make_group,
 )
 from ultratwin.timing.collectives.one_shot import OneShot
 from ultratwin.timing.collectives.recursive_halving_doubling import RecursiveHalvingDoubling
@@ -83,33 +85,32 @@ def collective_time_s(
     Raises: ScenarioError for an operation or algorithm that nobody has
     """
     candidates = _candidates(operation, network, algorithm)
-    ranks, domains = np.maximum(ranks_per_domain, 1.0), np.maximum(num_domains, 1.0)
-    group = Group(size_bytes=size_bytes, ranks_per_domain=ranks, num_domains=domains, num_ranks=ranks * domains)
-    # groups of one rank are computed as pairs and then put to zero, so that no formula divides by n - 1 = 0
-    best: Number = np.inf
+    group = make_group(size_bytes, ranks_per_domain, num_domains)
+    best: Number | None = None
     for each in candidates:
         time = each.time_s(operation, group, network)
         rule = network.profile.scale_up.rules.get(each.name)
-        if algorithm is None and rule is not None:
-            time = np.where(_applies(rule, group), time, np.inf)
-        best = np.minimum(best, time)
-    result = np.where(group.num_ranks > 1.0, best, 0.0)
+        allowed = None if algorithm or rule is None else _applies(rule, group)
+        if allowed is not None:
+            time = np.where(allowed, time, np.inf)
+        best = time if best is None else np.minimum(best, time)
+    result = np.where(group.num_ranks > 1.0, 0.0 if best is None else best, 0.0)
     return result if result.ndim else float(result)
 
 
-def _applies(rule: AlgorithmRule, group: Group) -> Number:
-    size, ranks, domains = group.size_bytes, group.ranks_per_domain, group.num_domains
-    allowed = np.asarray(size) < rule.max_bytes
+def _applies(rule: AlgorithmRule, group: Group) -> NDArray[np.bool_] | None:
+    """Where a rule allows its algorithm; None if everywhere. The tests that a rule leaves open are not made."""
+    size, ranks = group.size_bytes, group.ranks_per_domain
+    tests = []
+    if rule.max_bytes < np.inf:
+        tests.append(np.asarray(size) < rule.max_bytes)
     if rule.min_bytes > 0.0:
-        allowed = allowed & ((np.asarray(size) >= rule.min_bytes) | (np.asarray(domains) > 1))
-    if rule.min_ranks > 1.0 or rule.max_ranks < np.inf:
-        allowed = allowed & (np.asarray(ranks) >= rule.min_ranks) & (np.asarray(ranks) <= rule.max_ranks)
-    if rule.max_domains < np.inf:
-        allowed = allowed & (np.asarray(domains) <= rule.max_domains)
+        tests.append((np.asarray(size) >= rule.min_bytes) | group.across)
+    if rule.min_ranks > 1.0:
+        tests.append(np.asarray(ranks) >= rule.min_ranks)
     if rule.max_group_bytes < np.inf:
-        n = np.asarray(group.num_ranks)
-        allowed = allowed & ((size * n <= rule.max_group_bytes) | (n <= 2.0))
-    return allowed
+        tests.append(np.asarray((size * group.num_ranks <= rule.max_group_bytes) | (group.num_ranks <= 2.0)))
+    return functools.reduce(np.logical_and, tests) if tests else None
 
 
 def _candidates(operation: str, network: Network, algorithm: str | None) -> list[Algorithm]:

@@ -7,13 +7,13 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, choose, scale_up_bytes_per_s
 
 
 class AllToAll(Algorithm):
     """Pairwise exchange; parts for other domains leave through the rank's own network adapter.
 
-    Equation: w_up = (r-1)/n S, w_out = (n-r)/n S, both at once; k = n-1 peers inside, N-1 domains outside;
+    Equation: w_up = (r-1+own)/n S, w_out = (n-r)/n S, both at once; k = n-1 peers inside, N-1 domains outside;
               on a torus the mean path is side/4 hops on each axis, which divides the rate
     Source: nccl-tests doc/PERFORMANCE.md for the bytes; the torus path is derived
     """
@@ -29,11 +29,13 @@ class AllToAll(Algorithm):
         rate = scale_up_bytes_per_s(ranks, network)
         if network.topology.startswith("torus") or network.topology == "ring":
             rate = rate / np.maximum(mean_hops(ranks, network), 1.0)
-        up_s = (ranks - 1.0) * part_bytes / rate
-        inside = up.time_s(ranks - 1.0, up_s, part_bytes)
-        out_s = (n - ranks) * part_bytes / network.scale_out_bytes_per_s
-        across = out.time_s(domains - 1.0, out_s, part_bytes, Leg(up_s, up.bulk_frac))
-        return np.where(np.asarray(domains) > 1, across + (ranks - 1.0) * up.step_s, inside)
+        up_s = (ranks - 1.0 + up.own_frac) * part_bytes / rate
+
+        def between() -> Number:
+            out_s = (n - ranks) * part_bytes / network.scale_out_bytes_per_s
+            return out.time_s(domains - 1.0, out_s, part_bytes, Leg(up_s, up.bulk_frac)) + (ranks - 1.0) * up.step_s
+
+        return choose(group, lambda: up.time_s(ranks - 1.0, up_s, part_bytes), between)
 
 
 def mean_hops(ranks: Number, network: Network) -> Number:

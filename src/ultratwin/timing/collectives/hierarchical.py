@@ -24,10 +24,12 @@ class Hierarchical(Algorithm):
 
     def time_s(self, operation: str, group: Group, network: Network) -> Number:
         up, out = network.profile.scale_up.pipes["ring"], network.profile.scale_out.pipes["ring"]
+        if not group.any_across:
+            return np.inf
         ranks, domains, passes = group.ranks_per_domain, group.num_domains, NUM_PASSES[operation]
-        up_s = ((ranks - 1.0) / ranks) * group.size_bytes / scale_up_bytes_per_s(ranks, network)
-        inside = np.where(np.asarray(ranks) > 1, up.time_s(ranks - 1.0, up_s, group.size_bytes / ranks), 0.0)
         part_bytes = group.size_bytes / ranks
+        up_s = (ranks - 1.0) * part_bytes / scale_up_bytes_per_s(ranks, network)
+        inside = np.where(ranks > 1.0, up.time_s(ranks - 1.0, up_s, part_bytes), 0.0)
         out_s = passes * ((domains - 1.0) / domains) * part_bytes / network.scale_out_bytes_per_s
-        between = out.time_s(passes * np.log2(domains), out_s, part_bytes / domains)
-        return np.where(np.asarray(domains) > 1, passes * inside + between, np.inf)
+        between = out.time_s(passes * group.num_levels, out_s, part_bytes / domains)
+        return np.where(group.across, passes * inside + between, np.inf)

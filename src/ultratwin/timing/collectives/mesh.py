@@ -28,4 +28,4 @@ class Mesh(Algorithm):
         wire_s = passes * ((n - 1.0) / n) * group.size_bytes / scale_up_bytes_per_s(group.ranks_per_domain, network)
         # every further peer costs a flag to write and to poll
         time = pipe.time_s(passes + 0.5 * (n - 2.0), wire_s, group.size_bytes / n)
-        return np.where(np.asarray(group.num_domains) > 1, np.inf, time)
+        return np.where(group.across, np.inf, time) if group.any_across else time

@@ -6,15 +6,17 @@ chip in one direction, k steps that follow one another, w bytes that one chip se
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar, Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from ultratwin.catalogue import loader
 from ultratwin.hardware.chip import Number
@@ -30,6 +32,7 @@ class Pipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         t_bulk  = sqrt(x^2 + 2 overlap x y + y^2)
         t       = launch + (t_bulk if chunk >= bulk_chunk_bytes else min(t_quick, t_mid, t_bulk))
     overlap 1 adds the pipeline's fill time to the wire time, 0 hides most of the shorter under the longer.
+    own_frac: what a rank's own part costs, which it copies in its memory, as a share of a part on the wire.
     chunk is what one rank sends in one step. Never faster for more bytes, nor below the wire time.
     Source: the protocols are NCCL's LL, LL128 and Simple (nccl: src/graph/tuning.cc); the constants are fitted
     """
@@ -45,6 +48,7 @@ class Pipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     mid_start_s: float = 0.0
     mid_step_s: float = 0.0
     mid_frac: float = 0.0
+    own_frac: float = 0.0
 
     def time_s(self, steps: Number, wire_s: Number, chunk_bytes: Number, inner: Leg | None = None) -> Number:
         """Seconds of k steps, from the wire time at the line rate; an inner leg runs at once. Shapes broadcast."""
@@ -77,7 +81,7 @@ def _wire_s(wire_s: Number, frac: float, inner: Leg | None) -> Number:
 
 
 class AlgorithmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a library may choose an algorithm: message sizes [byte], ranks per domain, and the most domains.
+    """When a library may choose an algorithm: message sizes [byte] and ranks per domain.
 
     `min_bytes` holds for groups inside one domain; `max_group_bytes` bounds n S, for groups of more than two.
     """
@@ -85,8 +89,6 @@ class AlgorithmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     min_bytes: float = 0.0
     max_bytes: float = float("inf")
     min_ranks: float = 2.0
-    max_ranks: float = float("inf")
-    max_domains: float = float("inf")
     max_group_bytes: float = float("inf")
 
 
@@ -108,6 +110,7 @@ class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     `reference_bytes_per_s`: rate of the machines that the shares were fitted on, per chip and one direction.
     `framework_launch_s`: what a framework's own launch adds to a call, by framework.
+    `library`: one name or several, separated by blanks.
     `chain_ranks`: ranks of a node, which a tree links as a chain. `max_nics_per_domain`: adapters that one call
     drives. `fallback_library`: the library that takes over where no rule applies; such a profile must be asked for.
     """
@@ -157,12 +160,46 @@ class Network:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """One collective call: message S, n = r N ranks, r in each of N domains. Shapes broadcast; r, N >= 1."""
+    """One collective call: message S, n = r N ranks, r in each of N domains. Shapes broadcast; r, N >= 1.
+
+    `across` is True where N > 1; `any_inside` and `any_across` say whether any candidate is of that kind at all.
+    """
 
     size_bytes: Number
     ranks_per_domain: Number
     num_domains: Number
     num_ranks: Number
+    num_levels: Number
+    """log2 N."""
+    across: NDArray[np.bool_]
+    any_inside: bool
+    any_across: bool
+
+
+def make_group(size_bytes: Number, ranks_per_domain: Number, num_domains: Number) -> Group:
+    """A group with what every algorithm needs of it worked out once."""
+    ranks, domains = np.maximum(ranks_per_domain, 1.0), np.maximum(num_domains, 1.0)
+    across = np.asarray(domains > 1.0)
+    any_across = bool(across.any())
+    return Group(
+        size_bytes=size_bytes,
+        ranks_per_domain=ranks,
+        num_domains=domains,
+        num_ranks=ranks * domains,
+        num_levels=np.log2(domains) if any_across else 0.0,
+        across=across,
+        any_inside=not across.all(),
+        any_across=any_across,
+    )
+
+
+def choose(group: Group, inside: Callable[[], Number], between: Callable[[], Number]) -> Number:
+    """One time for groups inside a domain, another for those across domains; neither is computed for nobody."""
+    if not group.any_across:
+        return inside()
+    if not group.any_inside:
+        return between()
+    return np.where(group.across, between(), inside())
 
 
 class Algorithm(ABC):
@@ -225,6 +262,14 @@ def link_profiles() -> Mapping[str, LinkProfile]:
     }
 
 
+def with_fallback(profile: LinkProfile) -> LinkProfile:
+    """The profile with the pipes that it lacks taken from the library that it falls back to."""
+    if not profile.fallback_library:
+        return profile
+    base = link_profile(profile.links[0], profile.scope, profile.fallback_library)
+    return msgspec.structs.replace(profile, pipes=base.pipes | profile.pipes)
+
+
 @cache
 def link_profile(link: str, scope: str, library: str | None = None) -> LinkProfile:
     """The constants for a link, by id, family or any spelling of it; a generic set where nothing was measured.
@@ -234,17 +279,13 @@ def link_profile(link: str, scope: str, library: str | None = None) -> LinkProfi
     wanted, library = _plain(link), _plain(library or "")
     best: tuple[float, LinkProfile] | None = None
     for each in link_profiles().values():
-        if (
-            each.scope != scope
-            or (library and _plain(each.library) != library)
-            or (not library and each.fallback_library)
-        ):
+        if each.scope != scope or (library not in _plain(each.library) if library else each.fallback_library):
             continue
         match = max((len(_plain(name)) for name in each.links if _plain(name) in wanted), default=0)
         if match and (best is None or match > best[0]):
             best = (match, each)
     if best is not None:
-        return best[1]
+        return with_fallback(best[1])
     if library:
         return link_profile(link, scope)
     return link_profiles()[GENERIC[scope]]

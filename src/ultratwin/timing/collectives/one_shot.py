@@ -27,4 +27,4 @@ class OneShot(Algorithm):
         n = group.num_ranks
         wire_s = (n - 1.0) * group.size_bytes / scale_up_bytes_per_s(group.ranks_per_domain, network)
         time = pipe.time_s(1.0 + 0.5 * (n - 2.0), wire_s, group.size_bytes)
-        return np.where(np.asarray(group.num_domains) > 1, np.inf, time)
+        return np.where(group.across, np.inf, time) if group.any_across else time

@@ -27,4 +27,4 @@ class RecursiveHalvingDoubling(Algorithm):
         n, passes = group.num_ranks, NUM_PASSES[operation]
         wire_s = passes * ((n - 1.0) / n) * group.size_bytes / scale_up_bytes_per_s(group.ranks_per_domain, network)
         time = pipe.time_s(passes * np.ceil(np.log2(n)), wire_s, group.size_bytes / n)
-        return np.where(np.asarray(group.num_domains) > 1, np.inf, time)
+        return np.where(group.across, np.inf, time) if group.any_across else time

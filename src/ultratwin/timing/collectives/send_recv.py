@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Network, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import Algorithm, Group, Network, choose, scale_up_bytes_per_s
 
 
 class SendRecv(Algorithm):
@@ -23,6 +21,8 @@ class SendRecv(Algorithm):
     def time_s(self, operation: str, group: Group, network: Network) -> Number:
         up, out = network.profile.scale_up.pipes["send_recv"], network.profile.scale_out.pipes["send_recv"]
         size = group.size_bytes
-        inside = up.time_s(1.0, size / scale_up_bytes_per_s(2.0, network), size)
-        across = out.time_s(1.0, size / network.scale_out_bytes_per_s, size)
-        return np.where(np.asarray(group.num_domains) > 1, across, inside)
+
+        def between() -> Number:
+            return out.time_s(1.0, size / network.scale_out_bytes_per_s, size)
+
+        return choose(group, lambda: up.time_s(1.0, size / scale_up_bytes_per_s(2.0, network), size), between)

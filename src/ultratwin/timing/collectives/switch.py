@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network
+from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, choose
 from ultratwin.timing.collectives.tree import tree_volume
 
 
@@ -29,12 +29,13 @@ class Switch(Algorithm):
         if not network.in_network_reduction or "switch" not in profile.scale_up.pipes:
             return np.inf
         up, out = profile.scale_up.pipes["switch"], profile.scale_out.pipes["tree"]
-        ranks, domains, size = group.ranks_per_domain, group.num_domains, group.size_bytes
+        ranks, size = group.ranks_per_domain, group.size_bytes
         up_s = (1.0 + 1.0 / ranks) * size / network.scale_up_bytes_per_s
-        inside = up.time_s(ranks - 1.0, up_s, size / ranks)
-        nics = np.minimum(ranks, profile.scale_up.max_nics_per_domain)
-        out_s = (
-            tree_volume(operation, domains, network.scale_out_reduction) * size / (nics * network.scale_out_bytes_per_s)
-        )
-        across = out.time_s(np.log2(domains), out_s, size / group.num_ranks, Leg(up_s, up.bulk_frac))
-        return np.where(np.asarray(domains) > 1, across, inside)
+
+        def between() -> Number:
+            nics = np.minimum(ranks, profile.scale_up.max_nics_per_domain)
+            volume = tree_volume(operation, group.num_domains, network.scale_out_reduction)
+            out_s = volume * size / (nics * network.scale_out_bytes_per_s)
+            return out.time_s(group.num_levels, out_s, size / group.num_ranks, Leg(up_s, up.bulk_frac))
+
+        return choose(group, lambda: up.time_s(ranks - 1.0, up_s, size / ranks), between)

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, choose, scale_up_bytes_per_s
 
 
 def tree_volume(operation: str, num_domains: Number, fabric_reduces: bool) -> Number:
@@ -36,16 +36,23 @@ class Tree(Algorithm):
     def time_s(self, operation: str, group: Group, network: Network) -> Number:
         profile = network.profile
         up, out = profile.scale_up.pipes["ring"], profile.scale_out.pipes["tree"]
-        ranks, domains, size = group.ranks_per_domain, group.num_domains, group.size_bytes
+        ranks, size = group.ranks_per_domain, group.size_bytes
         passes = 2.0 if operation == "all_reduce" else 1.0
         rate = scale_up_bytes_per_s(ranks, network)
-        chain = np.minimum(ranks, profile.scale_up.chain_ranks)
-        depth = passes * (np.log2(ranks / chain) + chain - 1.0)
-        inside = up.time_s(depth, passes * size / rate, size / chain)
-        nics = np.minimum(ranks, profile.scale_up.max_nics_per_domain)
-        out_s = (
-            tree_volume(operation, domains, network.scale_out_reduction) * size / (nics * network.scale_out_bytes_per_s)
-        )
-        up_s = passes * size * ((ranks - 1.0) / ranks) / rate
-        across = out.time_s(np.log2(domains), out_s, size / group.num_ranks, Leg(up_s, up.bulk_frac))
-        return np.where(np.asarray(domains) > 1, across + (ranks - 1.0) * up.step_s, inside)
+
+        def inside() -> Number:
+            if network.domain_size <= profile.scale_up.chain_ranks:
+                return np.inf  # one node: the chain is a ring with more to carry
+            chain = np.minimum(ranks, profile.scale_up.chain_ranks)
+            depth = passes * (np.log2(ranks / chain) + (chain - 1.0))
+            return up.time_s(depth, (passes * size) / rate, size / chain)
+
+        def between() -> Number:
+            nics = np.minimum(ranks, profile.scale_up.max_nics_per_domain)
+            volume = tree_volume(operation, group.num_domains, network.scale_out_reduction)
+            leg = Leg((passes * size) * ((ranks - 1.0) / ranks) / rate, up.bulk_frac)
+            out_s = volume * size / (nics * network.scale_out_bytes_per_s)
+            time = out.time_s(group.num_levels, out_s, size / group.num_ranks, leg)
+            return time + (ranks - 1.0) * up.step_s
+
+        return choose(group, inside, between)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from ultratwin.hardware.chip import Number
@@ -83,6 +84,14 @@ def attention_seconds(c: AttentionConstants, rates: Rates, s: AttentionShape, kv
     memory = moved / (rates.memory_bytes_per_s * c.memory_frac)
     seconds: Number = c.launch_s + both(compute, memory, c.rounding)
     return seconds
+
+
+def backward_of(c: AttentionConstants, share: float) -> AttentionConstants:
+    """A backward kernel guessed from its forward one: 2.5 times the products, at `share` of the efficiency.
+
+    Backward recomputes Q K^T and makes four more products of the same size: 5 against 2.
+    """
+    return msgspec.structs.replace(c, phase="backward", compute_frac=c.compute_frac * share, flop_ratio=2.5)
 
 
 def decode_seconds(c: DecodeConstants, rates: Rates, s: AttentionShape, kv_bytes: float) -> Number:

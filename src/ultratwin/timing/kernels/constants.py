@@ -110,7 +110,7 @@ class MoeConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=True):
     launch_s: Positive
     compute_frac: Fraction
     memory_frac: Fraction
-    imbalance: AtLeastOne
+    imbalance: AtLeastZero
     row_tile: AtLeastZero
     fill_frac: AtLeastZero
     row_passes: AtLeastZero

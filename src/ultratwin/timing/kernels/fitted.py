@@ -11,22 +11,26 @@ import msgspec
 from ultratwin.catalogue import loader
 from ultratwin.errors import CatalogueError
 from ultratwin.hardware.chip import DTYPE_BYTES, Chip, Number
-from ultratwin.timing.kernels.attention import AttentionShape, attention_seconds, decode_seconds
-from ultratwin.timing.kernels.constants import FOLDER, Fit, kernel_file
+from ultratwin.timing.kernels.attention import AttentionShape, attention_seconds, backward_of, decode_seconds
+from ultratwin.timing.kernels.constants import FOLDER, AttentionConstants, Fit, Fraction, KernelFile, kernel_file
 from ultratwin.timing.kernels.gemm import Rates, gemm_seconds
 from ultratwin.timing.kernels.grouped import MoeShape, moe_seconds
 from ultratwin.timing.kernels.libraries import resemblance
 from ultratwin.timing.kernels.memory_bound import pass_seconds
 from ultratwin.timing.kernels.model import AttentionPhase, KernelModel, PassKind
 
-STAND_IN_ERROR: Final = 0.15
-"""Added to both ends of the error range (in log) where another chip's or library's constants are used: assumed."""
 _SAME_FORMAT: Final = {"fp16": "bf16", "mxfp4": "nvfp4", "mxfp8": "fp8", "tf32": "bf16", "fp32": "bf16", "int8": "fp8"}
 
 
 class Likeness(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which chip's constants stand in for a chip's, and for a family's where the chip is not listed."""
+    """Which chip's constants stand in for a chip's, and for a family's where the chip is not listed.
 
+    `backward_share`: efficiency of a backward attention kernel relative to its forward one, where nobody timed it.
+    `stand_in_error`: added to both ends of the error range (in log) where constants stand in.
+    """
+
+    backward_share: Fraction
+    stand_in_error: float
     chips: dict[str, str]
     families: dict[str, str]
 
@@ -65,7 +69,7 @@ class Choice:
 
     def error_range(self) -> tuple[float, float]:
         """5th and 95th percentile of log(predicted / measured)."""
-        extra = STAND_IN_ERROR if self.stands_in else 0.0
+        extra = likeness().stand_in_error if self.stands_in else 0.0
         return self.fit.low_error - extra, self.fit.high_error + extra
 
 
@@ -83,7 +87,7 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
         file = kernel_file(name)
         if file is None:
             continue
-        rows: list[Fit] = [row for row in getattr(file, table) if not only or only in _labels(row)]
+        rows = _rows(file, table, only)
         wanted = file.defaults.get(f"{table}/{dtype}", library) if library == "default" else library
         for each in formats:
             same = [row for row in rows if row.dtype == each]
@@ -96,8 +100,18 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
     return max(strangers, key=lambda row: resemblance(library, row.library)), True
 
 
-def _labels(row: Fit) -> tuple[str, str]:
-    return getattr(row, "phase", ""), getattr(row, "kind", "")
+def _rows(file: KernelFile, table: str, only: str) -> list[Fit]:
+    """Rows of a table for one phase or kind of pass; a backward kernel that nobody timed is guessed from its forward."""
+    rows: list[Fit] = list(getattr(file, table))
+    if not only:
+        return rows
+    found = [row for row in rows if only in (getattr(row, "phase", ""), getattr(row, "kind", ""))]
+    if only == "backward":
+        known = {(row.library, row.dtype) for row in found}
+        forward = [row for row in rows if isinstance(row, AttentionConstants) and row.phase == "forward"]
+        share = likeness().backward_share
+        found += [backward_of(row, share) for row in forward if (row.library, row.dtype) not in known]
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

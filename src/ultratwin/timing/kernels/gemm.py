@@ -17,6 +17,8 @@ from ultratwin.timing.kernels.constants import GemmConstants
 _TILES: Final = ((16, 64), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128))
 _MIN_SPLIT_K: Final = 256
 _OUT_BYTES: Final = 2.0
+_SUM_BYTES: Final = 8.0
+"""An fp32 sum is read and written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,32 +63,48 @@ def gemm_seconds(
     Returns: seconds [s]; tc is never below FLOP / P
     Source: tile and wave quantisation: Nvidia, Matrix Multiplication Background User's Guide; the constants are fitted
     """
-    peak, b = rates.flop_per_s, rates.element_bytes
+    if max(np.ndim(m), np.ndim(n), np.ndim(k), np.ndim(groups)) > 1:
+        # one operator at a time: its candidates stay in the cache, which is several times faster than all at once
+        stacked = np.broadcast_arrays(m, n, k, groups)
+        return np.stack([gemm_seconds(c, rates, *each, accumulate=accumulate) for each in zip(*stacked, strict=True)])
+    moved = groups * (
+        rates.element_bytes * (np.multiply(m, k) + np.multiply(n, k))
+        + (_SUM_BYTES if accumulate else _OUT_BYTES) * np.multiply(m, n)
+    )
+    compute = _compute_seconds(c, rates, m, n, k, groups)
+    memory = _memory_seconds(c, rates, moved, np.ceil(np.divide(n, 64)) * np.ceil(np.divide(m, 128)) * groups, k)
+    seconds = c.launch_s + both(compute, memory, c.rounding) * (c.accumulate_ratio if accumulate else 1.0)
+    if c.pass_frac > 0:
+        read_write = np.multiply(m, k) * groups * (_OUT_BYTES + rates.element_bytes)
+        seconds = seconds + c.pass_s + read_write / (rates.memory_bytes_per_s * c.pass_frac)
+    return seconds
+
+
+def _compute_seconds(c: GemmConstants, rates: Rates, m: Number, n: Number, k: Number, groups: Number) -> Number:
+    """tc: the best tile, then the power limit."""
+    cores = rates.num_cores
     best: Number = np.inf
     rows = {a: np.ceil(np.divide(m, a)) * groups for a in {a for a, _ in _TILES}}
     columns = {d: np.ceil(np.divide(n, d)) for d in {d for _, d in _TILES}}
     deepest = np.maximum(np.floor(np.divide(k, _MIN_SPLIT_K)), 1.0)
     for a, d in _TILES:
-        waves = rows[a] * columns[d] / rates.num_cores
+        waves = rows[a] * (columns[d] / cores)
         slices = np.minimum(np.maximum(np.floor(1.0 / waves), 1.0), deepest)
         waves = waves * slices
         waves = c.wave_share * np.ceil(waves) + (1 - c.wave_share) * np.maximum(waves, 1.0)
         best = np.minimum(best, waves * (k / slices + c.ramp_k) * (a * d + c.tile_edge * (a + d) + c.tile_floor))
     flop = 2.0 * np.multiply(m, n) * k * groups
-    busy = flop / peak
-    compute = best * (2 * rates.num_cores) / (peak * c.compute_frac)
-    compute = compute * (1 + c.throttle_frac * busy / (busy + c.throttle_s))
-    out_bytes = 8.0 if accumulate else _OUT_BYTES
-    moved = groups * (b * (np.multiply(m, k) + np.multiply(n, k)) + out_bytes * np.multiply(m, n))
-    memory = (
-        moved / (rates.memory_bytes_per_s * c.memory_frac) * l2_factor(moved, rates.l2_bytes, c.l2_speedup, c.l2_share)
-    )
-    pieces = columns[64] * rows[128] * np.maximum(1.0, np.divide(k, 512.0))
-    memory = memory * np.maximum(1.0, c.fill_frac * rates.num_cores / pieces)
-    seconds = c.launch_s + both(compute, memory, c.rounding) * (c.accumulate_ratio if accumulate else 1.0)
-    if c.pass_frac > 0:
-        read_write = np.multiply(m, k) * groups * (2 + b)
-        seconds = seconds + c.pass_s + read_write / (rates.memory_bytes_per_s * c.pass_frac)
+    busy = flop / rates.flop_per_s
+    seconds: Number = best * ((2 * cores) / (rates.flop_per_s * c.compute_frac))
+    return seconds * (1 + c.throttle_frac * busy / (busy + c.throttle_s))
+
+
+def _memory_seconds(c: GemmConstants, rates: Rates, moved: Number, pieces: Number, k: Number) -> Number:
+    """tm: bytes over bandwidth, slower where there are too few pieces of work to keep all of memory busy."""
+    pace = rates.memory_bytes_per_s * c.memory_frac
+    filled = pieces * np.maximum(1.0, np.divide(k, 512.0))
+    idle = np.maximum(1.0, c.fill_frac * rates.num_cores / filled)
+    seconds: Number = moved / pace * l2_factor(moved, rates.l2_bytes, c.l2_speedup, c.l2_share) * idle
     return seconds
 
 

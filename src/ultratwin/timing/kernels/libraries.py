@@ -48,6 +48,7 @@ _FRAMEWORKS: Final = (
     ("sarathi", "sarathi-profile"),
     ("layer profile", "layer-profile"),
     ("kernel only", "vllm-kernel"),
+    ("deepgemm", "deepgemm"),
     ("trtllm", "trtllm"),
     ("sglang", "sglang"),
     ("vllm", "vllm"),

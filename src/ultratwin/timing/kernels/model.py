@@ -14,8 +14,8 @@ from ultratwin.errors import ScenarioError
 from ultratwin.hardware.chip import Chip, Number
 
 AttentionPhase = Literal["forward", "backward", "decode"]
-PassKind = Literal["elementwise", "norm", "softmax", "rope", "embedding", "quantize", "amax", "copy"]
-"""amax: finding the scale that quantising needs. copy: memory to memory."""
+PassKind = Literal["elementwise", "norm", "softmax", "rope", "embedding", "activation", "quantize", "amax", "copy"]
+"""activation: of a gated MLP. amax: finding the scale that quantising needs. copy: memory to memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def backward_cycles(core: NeuronCore, head_dim: Number, head_dim_v: Number) -> T
                      S and dP; transposes of dS, Q and dO; dQ, dK and dV
                ACT = 512 + s                                                       exp
                DVE = 2 (512/e + s) + (512 + s) + ((d + d_v)/e + 2 s) + (d + s)
-                     copies of dP and of the transposed dS; dS = P (dP - D); copies of the transposed Q and dO; sum of dQ
+                     copies of dP and of dS^T; dS = P (dP - D); copies of Q^T and dO^T; sum of dQ
     Args: as for forward_cycles
     Source: operations of flash_attn_bwd (aws-neuron/nki-samples, reference/attention.py); costs from nki_isa, nki_v3
     """

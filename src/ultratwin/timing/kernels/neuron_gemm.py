@@ -133,8 +133,8 @@ def traffic_bytes(core: NeuronCore, p: Product) -> tuple[Number, Number, Number]
     free_bytes = core.sbuf_bytes - block_k * (block_m * p.a_bytes + block_n * p.b_bytes)
     wide = max(free_bytes // (block_m * block_n * p.a_bytes), 1.0) * block_m
     room = (core.sbuf_bytes / 2.0 - block_n * block_k * p.b_bytes) / p.a_bytes
-    kept = (p.m <= block_m) & (p.m * (p.k + block_n) <= room)
-    a_reads = np.where(kept, p.a_bytes, p.a_bytes * np.ceil(p.n / block_n))
+    reloaded = (p.m > block_m) | (p.m * (p.k + block_n) > room)
+    a_reads = p.a_bytes * np.maximum(reloaded * np.ceil(p.n / block_n), 1.0)
     b_reads = p.b_bytes * np.ceil(p.m / wide)
     of_groups = p.groups * p.k
     return of_groups * p.m * a_reads, of_groups * p.n * b_reads, p.groups * p.m * p.n * p.c_bytes

@@ -1,0 +1,188 @@
+"""From a step to a run: days, chip-hours, energy, money and CO2, each with the range of what it rests on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from ultratwin.catalogue import loader
+from ultratwin.catalogue.facts import Fact
+from ultratwin.catalogue.schema import PriceEntry
+from ultratwin.hardware.chip import Number
+from ultratwin.hardware.system import Pool, System, per_rank
+from ultratwin.mapping.plan import Plan
+from ultratwin.planning.evaluate import Setting, model_flop_per_step
+from ultratwin.planning.uncertainty import Range, Sampler, range_of
+from ultratwin.timing.step import StepTimes, step_times
+
+# part of a step -> figure of catalogue/data/power/activity.toml
+_ACTIVITY: Final = {
+    "linear layers": "linear_frac",
+    "recomputation": "linear_frac",
+    "embedding, head, uneven stages": "linear_frac",
+    "attention": "attention_frac",
+    "norms, activations, casts": "memory_frac",
+    "optimizer": "memory_frac",
+    "tensor-parallel communication": "communication_frac",
+    "context-parallel communication": "communication_frac",
+    "expert-parallel communication": "communication_frac",
+    "weight sharding communication": "communication_frac",
+    "pipeline hand-over": "communication_frac",
+    "gradient synchronisation": "communication_frac",
+}
+_IDLE: Final = "idle_frac"
+OFFERS: Final = ("on_demand", "capacity_block", "reserved_1y", "reserved_3y", "spot")
+SECONDS_PER_DAY: Final = 86400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A whole training run without failures. Money is by offer (on demand, capacity block, ...); empty if no price is public."""
+
+    step_s: Range
+    tokens_per_s: Range
+    num_steps: int
+    duration_s: Range
+    chip_hours: Range
+    mfu: Range
+    power_w: Range
+    energy_j: Range
+    carbon_kg: Range
+    cost_usd: dict[str, Range]
+    cost_notes: dict[str, str]
+    spread: tuple[tuple[str, float], ...]
+    parts: dict[str, float]
+
+
+def sampled_setting(setting: Setting, system: System, sampler: Sampler) -> Setting:
+    """The setting with every ranged rate drawn: chip, links and profile."""
+    pool, facts = setting.pool, system.facts
+    chip = pool.chip
+
+    def draw(key: str, default: Number) -> Number:
+        if key not in facts or facts[key].si != default:  # a value that the user set has no range
+            return default
+        return sampler.fact(f"{system.id} {key}", facts, key)
+
+    chip_facts = chip.facts
+    bandwidth = (
+        sampler.fact(f"{chip.id} memory_bytes_per_s", chip_facts, "memory_bytes_per_s")
+        if "memory_bytes_per_s" in chip_facts
+        else chip.memory_bytes_per_s
+    )
+    chip = dataclasses.replace(chip, memory_bytes_per_s=bandwidth)
+    domain = dataclasses.replace(
+        pool.domain,
+        bytes_per_s=draw("scale_up_bytes_per_s", pool.domain.bytes_per_s),
+        latency_s=draw("scale_up_latency_s", pool.domain.latency_s),
+    )
+    fabric = dataclasses.replace(
+        pool.fabric,
+        bytes_per_s=draw("scale_out_bytes_per_s", pool.fabric.bytes_per_s),
+        latency_s=draw("scale_out_latency_s", pool.fabric.latency_s),
+    )
+    return dataclasses.replace(setting, pool=dataclasses.replace(pool, chip=chip, domain=domain, fabric=fabric))
+
+
+def training_run(
+    setting: Setting, system: System, plan: Plan, *, tokens: float, region: str = "world",
+    price_usd_per_chip_s: float | None = None, seed: int = 0,
+) -> Run:  # fmt: skip
+    """A run of so many tokens under one plan.
+
+    Args:
+        setting: model, pool, formats, framework; system: for prices and the ranges of its figures
+        plan: one plan
+        tokens: of the whole run
+        region: whose grid and PUE; price_usd_per_chip_s: the user's own price
+        seed: of the samples that ranges are drawn from
+    Returns: the run, expected values and ranges
+    """
+    sampler = Sampler(seed)
+    sampled = sampled_setting(setting, system, sampler)
+    times = step_times(sampled.model, sampled.pool, plan, sampled.recipe, sampled.profile)
+    error = sampler.error_factor("the twin's own error (scoreboard)", float(setting.profile.step_spread_frac))
+    step = np.ravel(times.total_s) * error
+    tokens_per_step = float(plan.global_batch_size) * float(plan.seq_length)
+    num_steps = int(np.ceil(tokens / tokens_per_step))
+    duration = step * num_steps
+    chips = float(plan.num_ranks) / setting.pool.ranks_per_chip
+    power = chips * _power_w_per_chip(sampled.pool, system, times, sampler)
+    regional = loader.entry("regions", region).figures
+    pue = sampler.fact(f"PUE ({region})", regional, "pue")
+    energy = power * pue * duration
+    carbon = energy * sampler.fact(f"carbon of the grid ({region})", regional, "carbon_kg_per_j")
+    flop = float(np.ravel(model_flop_per_step(setting.model, plan))[0])
+    peak = chips * float(np.ravel(headline_flop_per_s(setting.pool, setting.recipe.gemm))[0])
+    costs, notes = _costs(system, chips, duration, price_usd_per_chip_s, sampler)
+    return Run(
+        step_s=range_of(step),
+        tokens_per_s=range_of(tokens_per_step / step),
+        num_steps=num_steps,
+        duration_s=range_of(duration),
+        chip_hours=range_of(duration * chips / 3600),
+        mfu=range_of(flop / (step * peak)),
+        power_w=range_of(power),
+        energy_j=range_of(energy),
+        carbon_kg=range_of(carbon),
+        cost_usd=costs,
+        cost_notes=notes,
+        spread=sampler.spread(duration),
+        parts={name: float(np.ravel(value)[0]) for name, value in times.parts.items()},
+    )
+
+
+def headline_flop_per_s(pool: Pool, dtype: str) -> Number:
+    """The dense peak that a vendor prints for a format, per chip: what MFU is against."""
+    fact = pool.chip.facts.get(f"{dtype}_flop_per_s")
+    return fact.si if fact is not None else pool.chip.matmul_flop_per_s(dtype)
+
+
+def _power_w_per_chip(pool: Pool, system: System, times: StepTimes, sampler: Sampler) -> Number:
+    """Mean power of a chip with its share of host and network: its limit times what each part of a step draws."""
+    activity = {
+        name: sampler.fact(f"power while busy: {name}", facts, name)
+        for facts in [loader.entry("power", "activity").figures]
+        for name in facts
+    }
+    drawn = sum(value * activity[_ACTIVITY.get(name, _IDLE)] for name, value in times.parts.items())
+    chip = pool.chip
+    tdp = sampler.fact(f"{chip.id} tdp_w", chip.facts, "tdp_w") if "tdp_w" in chip.facts else chip.tdp_w
+
+    def beside(key: str, default: Number) -> Number:
+        return sampler.fact(f"{system.id} {key}", system.facts, key) if key in system.facts else default
+
+    return (
+        tdp * drawn / times.total_s
+        + beside("host_power_w", pool.host_power_w)
+        + beside("network_power_w", pool.network_power_w)
+    )
+
+
+def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
+    """Public prices of a system by offer, and how many chips they are for; empty if there are none."""
+    for name in loader.ids("prices"):
+        found = loader.entry("prices", name)
+        if isinstance(found, PriceEntry) and found.system == system_id:
+            offers = {offer: found.figures[offer] for offer in OFFERS if offer in found.figures}
+            return offers, found.figures["num_chips"].si
+    return {}, 1.0
+
+
+def _costs(
+    system: System, chips: float, duration_s: Number, price_usd_per_chip_s: float | None, sampler: Sampler
+) -> tuple[dict[str, Range], dict[str, str]]:
+    if price_usd_per_chip_s is not None:
+        return {"your price": range_of(chips * price_usd_per_chip_s * duration_s)}, {"your price": "as given"}
+    offers, per_unit = price_figures(system.id)
+    costs = {
+        offer: range_of(chips / per_unit * sampler.fact(f"price {offer}", offers, offer) * duration_s)
+        for offer in offers
+    }
+    return costs, {offer: f"{fact.value:g} {fact.unit}, {fact.note or fact.source}" for offer, fact in offers.items()}
+
+
+__all__ = ["OFFERS", "Run", "headline_flop_per_s", "per_rank", "price_figures", "training_run"]
