@@ -148,14 +148,14 @@ def test_stand_ins_end_at_the_family_and_widen_the_range() -> None:
         stand_ins("abacus-1", "abacus")
     for name in likeness().chips:
         assert name in loader.ids("chips"), name
-    own, stands_in = picked("h100-sxm", "nvidia", "gemm", "bf16", "trtllm")
+    own, stands_in = picked("h100-sxm", "nvidia", "gemm", "bf16", "trtllm-1.3.0rc20")
     assert not stands_in
-    other, stands_in = picked("h100-nvl", "nvidia", "gemm", "bf16", "trtllm")
+    other, stands_in = picked("h100-nvl", "nvidia", "gemm", "bf16", "trtllm-1.3.0rc20")
     assert stands_in
     assert other == own
     model = kernel_model(load_chip("h100-nvl"))
     assert isinstance(model, FittedKernels)
-    assert model.choice("gemm", "bf16", "trtllm").error_range()[0] == pytest.approx(
+    assert model.choice("gemm", "bf16", "trtllm-1.3.0rc20").error_range()[0] == pytest.approx(
         own.low_error - likeness().stand_in_error
     )
 

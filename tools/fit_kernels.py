@@ -42,7 +42,7 @@ from ultratwin.timing.kernels.constants import (
 from ultratwin.timing.kernels.fitted import attention_format, likeness
 from ultratwin.timing.kernels.gemm import Rates, gemm_seconds
 from ultratwin.timing.kernels.grouped import MoeShape, moe_seconds
-from ultratwin.timing.kernels.libraries import library_name, resemblance
+from ultratwin.timing.kernels.libraries import any_version, library_name, resemblance
 from ultratwin.timing.kernels.memory_bound import pass_seconds
 from ultratwin.timing.kernels.model import PassKind
 from ultratwin.validation.kernel_rows import Unreadable, formats, read_row
@@ -63,7 +63,7 @@ SYSTEMS = {
 SAMPLE = 3000
 TRUTH_SHARE = 0.4
 """All rows of the truth file together count as this share of a table: they are the sizes that models have."""
-PRIOR_SIGMA = 0.4
+PRIOR_SIGMA = 0.25
 
 # name -> (lowest, highest, starts)
 Bounds = dict[str, tuple[float, float, tuple[float, ...]]]
@@ -231,11 +231,13 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
     if "gemm" in wanted:
         for frame in frames(folder, system, "gemm/*/*/gemm_perf.parquet"):
             frame = frame[(frame.n >= 128) & (frame.k >= 128)]
-            for (fw, kernel, dtype), part in frame.groupby(["framework", "kernel_source", "gemm_dtype"]):
+            for (fw, version, kernel, dtype), part in frame.groupby(
+                ["framework", "version", "kernel_source", "gemm_dtype"]
+            ):
                 part = sampled(part, (part.n >= 1024) & (part.k >= 1024))
                 if not known_format(dtype):
                     continue
-                key = (chip, "gemm", formats(dtype)[0], library_name(fw, kernel, dtype), "forward")
+                key = (chip, "gemm", formats(dtype)[0], library_name(f"{fw} {version}", kernel, dtype), "forward")
                 add(key, part, {"m": "m", "n": "n", "k": "k", "groups": 1.0})
     for table, pattern in (("attention", "context_attention"), ("decode", "generation_attention")):
         if table not in wanted:
@@ -245,8 +247,8 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
             frame = frame.assign(keys=frame.isl + frame.step, window=np.where(window > 0, window, 1e9))
             frame = frame[(frame["keys"] >= 64) | (table == "decode")]
             frame["kvh"] = frame.num_key_value_heads
-            for (fw, kernel, dtype, kv), part in frame.groupby(
-                ["framework", "kernel_source", "attn_dtype", "kv_cache_dtype"]
+            for (fw, version, kernel, dtype, kv), part in frame.groupby(
+                ["framework", "version", "kernel_source", "attn_dtype", "kv_cache_dtype"]
             ):
                 near = (part.head_dim == 128) & (part["keys"] >= 256) & (part.window > 1e8)
                 part = sampled(part, near)
@@ -255,7 +257,7 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
                     chip,
                     table,
                     attention_format(a, b),
-                    library_name(fw, kernel, dtype, attention=True),
+                    library_name(f"{fw} {version}", kernel, dtype, attention=True),
                     "decode" if table == "decode" else "forward",
                 )
                 add(
@@ -279,15 +281,15 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
         for frame in frames(folder, system, f"mla/*/*/{pattern}_perf.parquet"):
             frame = frame.assign(keys=frame.isl + frame.step)
             frame = frame[frame["keys"] >= 64]
-            for (fw, kernel, dtype, kv), part in frame.groupby(
-                ["framework", "kernel_source", "mla_dtype", "kv_cache_dtype"]
+            for (fw, version, kernel, dtype, kv), part in frame.groupby(
+                ["framework", "version", "kernel_source", "mla_dtype", "kv_cache_dtype"]
             ):
                 part = sampled(part, (part.num_heads == 128) & (part["keys"] >= 256))
                 key = (
                     chip,
                     table,
                     attention_format(formats(dtype)[0], formats(kv)[0]),
-                    library_name(fw, kernel, dtype, attention=True),
+                    library_name(f"{fw} {version}", kernel, dtype, attention=True),
                     "decode" if table == "mla_decode" else "forward",
                 )
                 wide = (576.0, 512.0) if table == "mla_decode" else (192.0, 128.0)
@@ -309,12 +311,14 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
             frame = frame.assign(
                 local=frame.num_experts / frame.moe_ep_size, wide=frame.inter_size / frame.moe_tp_size, skew=skew
             )
-            for (fw, kernel, dtype), part in frame.groupby(["framework", "kernel_source", "moe_dtype"]):
+            for (fw, version, kernel, dtype), part in frame.groupby(
+                ["framework", "version", "kernel_source", "moe_dtype"]
+            ):
                 if not known_format(dtype):
                     continue
                 a, b = formats(dtype)
                 part = sampled(part, part.moe_tp_size == 1)
-                key = (chip, "moe", attention_format(a, b), library_name(fw, kernel, dtype), "forward")
+                key = (chip, "moe", attention_format(a, b), library_name(f"{fw} {version}", kernel, dtype), "forward")
                 add(
                     key,
                     part,
@@ -333,9 +337,13 @@ def table_points(folder: Path, system: str, wanted: set[str]) -> dict[Key, list[
         for kind, pattern, each in (("amax", "computescale", 2.0), ("quantize", "scale_matrix", 3.0)):
             for frame in frames(folder, system, f"quantize/*/*/{pattern}_perf.parquet"):
                 frame = frame[frame.latency > 2e-4].assign(bytes=frame.m * frame.k * each)
-                for (fw, kernel), part in frame.groupby(["framework", "kernel_source"]):
+                for (fw, version, kernel), part in frame.groupby(["framework", "version", "kernel_source"]):
                     part = sampled(part, part.bytes > 0)
-                    add((chip, "memory_bound", "bf16", library_name(fw, kernel), kind), part, {"bytes": "bytes"})
+                    add(
+                        (chip, "memory_bound", "bf16", library_name(f"{fw} {version}", kernel), kind),
+                        part,
+                        {"bytes": "bytes"},
+                    )
     return found
 
 
@@ -464,11 +472,12 @@ def fit_one(table: str, chip: Chip, dtype: str, library: str, phase: str, points
     low, high = np.ones(len(bounds)), 1 + np.log([b[1] / b[0] for b in bounds.values()])
     anchor = None if prior is None else 1 + np.log([max(getattr(prior, n) / b[0], 1.0) for n, b in bounds.items()])
     best: Any = None
-    frozen = {"query_tile"} | ({"row_tile"} if "split_keys" in bounds else set())
+    frozen = {"query_tile"} & set(bounds) | ({"row_tile"} if "split_keys" in bounds else set())
 
     def constants(values: np.ndarray) -> Fit:
         named = {n: float(v) for n, v in zip(bounds, lowest * np.exp(values - 1), strict=True)}
         named = {n: min(max(v, bounds[n][0]), bounds[n][1]) for n, v in named.items()}
+        named |= {n: float(round(named[n])) for n in frozen}  # 63.999 would be one tile more
         return kind(**fixed, **named)
 
     candidates = list(starts(bounds, points.seconds[use]))
@@ -565,8 +574,9 @@ def write(chip: str, done: dict[Key, Fit], truth: Path) -> None:
     defaults = {}
     for name, order in PREFERRED.items():
         table, dtype = name.split("/", 1)
-        here = {row["library"] for row in tables[table] if row["dtype"] == dtype}
-        choice = next((library for library in order if library in here), None)
+        here = sorted((row for row in tables[table] if row["dtype"] == dtype), key=lambda row: -row["points"])
+        by_name = {library: [r["library"] for r in here if any_version(r["library"]) == library] for library in order}
+        choice = next((found[0] for found in by_name.values() if found), None)
         if choice:
             defaults[name] = choice
     tables["memory_bound"] = default_passes(tables["memory_bound"])
@@ -579,7 +589,7 @@ def default_passes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Adds library "default" to every kind of pass: the fused kernels that training uses stream about as well as the
     best quantising kernel does, which is timed on many sizes in CUDA graphs; slower host-timed ones keep their names."""
     rows = [row for row in rows if row["library"] != "default" or row["points"] > 0]
-    streams = [row for row in rows if row["kind"] == "quantize" and row["library"].split("/")[0] in ("trtllm", "vllm")]
+    streams = [row for row in rows if row["kind"] == "quantize" and any_version(row["library"]) in ("trtllm", "vllm")]
     if not streams:
         return rows
     best = max(streams, key=lambda row: row["memory_frac"])

@@ -1,3 +1,54 @@
-"""Ultratwin: a software twin of AI-accelerator supercomputers."""
+"""Ultratwin: a software twin of AI-accelerator supercomputers.
+
+    >>> import ultratwin
+    >>> result = ultratwin.train("meta-llama/Llama-3.1-8B", "trn2.48xlarge", chips=64, tensor_parallel_size=8,
+    ...                          pipeline_parallel_size=1, micro_batch_size=1)
+    >>> result.feasible
+    True
+
+Everything is loaded when it is first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ultratwin.api import Explanation, Range, TrainResult, load_model, load_system, train
+    from ultratwin.errors import (
+        CatalogueError,
+        ModelError,
+        ScenarioError,
+        TruthError,
+        UltratwinError,
+        UnitError,
+    )
 
 __version__ = "0.1.0"
+__all__ = [
+    "CatalogueError",
+    "Explanation",
+    "ModelError",
+    "Range",
+    "ScenarioError",
+    "TrainResult",
+    "TruthError",
+    "UltratwinError",
+    "UnitError",
+    "__version__",
+    "load_model",
+    "load_system",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "ultratwin.errors" if name.endswith("Error") else "ultratwin.api"
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -91,6 +91,7 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     based_on: str = ""
     attention: str = ""
     stage_split: str = ""
+    zero_gradients: str = ""
 
 
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -22,6 +22,7 @@ class Profile:
     """Constants of a training framework. Factors multiply a kernel's time; fractions are hidden under compute.
 
     attention: "flash" (scores never leave the chip) or "unfused" (scores and softmax go through memory)
+    zero_gradients: under ZeRO 1 gradients are "reduce_scatter"-ed, or "all_reduce"-d as without ZeRO
     stage_split: "uniform" or "cost" (see mapping.sharding)
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
     host_forward_s, host_backward_s: host time to launch one layer's kernels; the device waits if it is the shorter [s]
@@ -41,6 +42,7 @@ class Profile:
     id: str
     attention: str
     stage_split: str
+    zero_gradients: str
     gemm_factor: Number
     attention_factor: Number
     vector_factor: Number
@@ -85,7 +87,7 @@ def load_profile(name: str) -> Profile:
     values: dict[str, Any] = {"id": loader.resolve("profiles", name)}
     for each in reversed(chain):
         values |= {key: fact.si for key, fact in each.figures.items()}
-        values |= {key: text for key in ("attention", "stage_split") if (text := getattr(each, key))}
+        values |= {key: text for key in ("attention", "stage_split", "zero_gradients") if (text := getattr(each, key))}
     missing = {each.name for each in dataclasses.fields(Profile)} - values.keys()
     if missing:
         raise CatalogueError(f"profile {name} lacks {', '.join(sorted(missing))}", where=f"profiles/{name}.toml")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
-from ultratwin.hardware.system import Pool
+from ultratwin.hardware.system import Fabric, Pool
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import GroupShape, Shard, Stages, Weights, group_shape, shard
@@ -17,18 +19,45 @@ from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables
 
 
-def network_of(pool: Pool) -> Network:
-    """What a rank of the pool sees of the network."""
-    switch = pool.domain.topology == "switch"
-    return Network(
-        scale_up_bytes_per_s=pool.domain.bytes_per_s,
-        scale_up_latency_s=pool.domain.latency_s,
-        domain_size=pool.domain.size,
-        topology=pool.domain.topology,
-        scale_out_bytes_per_s=pool.fabric.bytes_per_s,
-        scale_out_latency_s=pool.fabric.latency_s,
-        profile=collective_profile(pool.domain.link or "generic", pool.fabric.link),
-        in_network_reduction=switch and pool.domain.link in ("nvlink-4", "nvlink-5", "nvlink-6"),
+CONGESTION_EXPONENT: Final = 0.3
+"""How the rate of a congested fabric grows as a group spans fewer domains: rate ~ (domains of the job / of the group)^g.
+Fitted to the half of the public rows that measured their own fabric; see docs/explanation/training-step.md."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wires:
+    """The network that a pool's ranks see, and how collectives on it are timed."""
+
+    network: Network
+    fabric: Fabric
+
+    def time_s(self, operation: str, size_bytes: Number, group: GroupShape) -> Number:
+        """Seconds of a collective of a group, every other group of the layout busy alike, [candidate]."""
+        network = self.network
+        if np.any(self.fabric.measured_domains):
+            better = np.maximum(self.fabric.measured_domains / np.maximum(group.num_domains, 1.0), 1.0)
+            rate = np.minimum(self.fabric.bytes_per_s * better**CONGESTION_EXPONENT, self.fabric.link_bytes_per_s)
+            network = dataclasses.replace(network, scale_out_bytes_per_s=rate)
+        return collective_time_s(
+            operation, size_bytes, network, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
+        )
+
+
+def wires_of(pool: Pool) -> Wires:
+    """The network of a pool, whose rates are per rank."""
+    profile = collective_profile(pool.domain.link or "generic", pool.fabric.link)
+    return Wires(
+        network=Network(
+            scale_up_bytes_per_s=pool.domain.bytes_per_s,
+            scale_up_latency_s=pool.domain.latency_s,
+            domain_size=pool.domain.size,
+            topology=pool.domain.topology,
+            scale_out_bytes_per_s=pool.fabric.bytes_per_s,
+            scale_out_latency_s=pool.fabric.latency_s,
+            profile=profile,
+            in_network_reduction="switch" in profile.scale_up.pipes and pool.domain.topology == "switch",
+        ),
+        fabric=pool.fabric,
     )
 
 
@@ -73,12 +102,6 @@ def groups(plan: Plan, domain_size: Number) -> Groups:
     )
 
 
-def _time(operation: str, size_bytes: Number, network: Network, group: GroupShape) -> Number:
-    return collective_time_s(
-        operation, size_bytes, network, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
-    )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCommunication:
     """Seconds of communication of one layer and micro-batch, before any is hidden. [candidate], experts [kind, candidate].
@@ -95,7 +118,7 @@ class LayerCommunication:
 
 
 def layer_communication(
-    model: Model, tables: OperatorTables, plan: Plan, recipe: Recipe, network: Network, placed: Groups
+    model: Model, tables: OperatorTables, plan: Plan, recipe: Recipe, wires: Wires, placed: Groups
 ) -> LayerCommunication:
     """What the ranks of one stage say to each other in one layer.
 
@@ -109,15 +132,15 @@ def layer_communication(
     width = DTYPE_BYTES[recipe.high]
     hidden = sizes.tokens * model.hidden_size * width
     sequence = np.asarray(plan.sequence_parallel) > 0
-    gather, scatter = (_time(op, hidden, network, placed.tensor) for op in ("all_gather", "reduce_scatter"))
-    reduce = _time("all_reduce", hidden, network, placed.tensor)
+    gather, scatter = (wires.time_s(op, hidden, placed.tensor) for op in ("all_gather", "reduce_scatter"))
+    reduce = wires.time_s("all_reduce", hidden, placed.tensor)
     block_forward = np.where(sequence, gather + scatter, reduce)
     block_backward = np.where(sequence, 2 * gather + scatter, reduce)
     dense_share = _dense_share(tables)
     # an expert layer whose experts are not split by tensors has the attention block's communication only
     blocks = 1 + np.where(np.asarray(plan.expert_tensor_parallel_size) >= sizes.tensor, 1.0, dense_share)
-    context_forward, context_backward = _context_times(model, tables, sizes, recipe, network, placed)
-    expert_forward, expert_backward = _expert_times(model, tables, sizes, recipe, network, placed)
+    context_forward, context_backward = _context_times(model, tables, sizes, recipe, wires, placed)
+    expert_forward, expert_backward = _expert_times(model, tables, sizes, recipe, wires, placed)
     return LayerCommunication(
         tensor_forward=blocks * block_forward,
         tensor_backward=blocks * block_backward,
@@ -133,14 +156,14 @@ def _dense_share(tables: OperatorTables) -> float:
 
 
 def _context_times(
-    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, network: Network, placed: Groups
+    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, wires: Wires, placed: Groups
 ) -> tuple[Number, Number]:
     """(CP - 1) exchanges of a chunk of keys and values; backward sends their gradients too."""
     core = tables.cores[0][1]
     per_token = core.num_kv_heads * (core.head_dim + core.head_dim_v) * DTYPE_BYTES[recipe.high]
     chunk = sizes.tokens * per_token / sizes.tensor
     steps = placed.context.num_ranks - 1
-    one = _time("send_recv", chunk, network, _pair(placed.context))
+    one = wires.time_s("send_recv", chunk, _pair(placed.context))
     return steps * one, 2 * steps * one
 
 
@@ -152,18 +175,18 @@ def _pair(group: GroupShape) -> GroupShape:
 
 
 def _expert_times(
-    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, network: Network, placed: Groups
+    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, wires: Wires, placed: Groups
 ) -> tuple[Array, Array]:
     """Dispatch and combine, forward and backward, of each layer kind [kind, candidate]."""
     forward, backward = [], []
     for moe in tables.moe:
         copies = 0.0 if moe is None else sizes.routed_tokens / sizes.expert_tensor * moe.experts_per_token
         size = copies * model.hidden_size * DTYPE_BYTES[recipe.high]
-        exchange = _time("all_to_all", size, network, placed.expert) if moe is not None else size * 0.0
+        exchange = wires.time_s("all_to_all", size, placed.expert) if moe is not None else size * 0.0
         within = size * sizes.expert_tensor
         share = (
-            _time("all_gather", within, network, placed.expert_tensor)
-            + _time("reduce_scatter", within, network, placed.expert_tensor)
+            wires.time_s("all_gather", within, placed.expert_tensor)
+            + wires.time_s("reduce_scatter", within, placed.expert_tensor)
             if moe is not None
             else 0.0
         )
@@ -172,7 +195,7 @@ def _expert_times(
     return np.stack(np.broadcast_arrays(*forward)), np.stack(np.broadcast_arrays(*backward))
 
 
-def pipeline_time_s(model: Model, plan: Plan, recipe: Recipe, network: Network, placed: Groups) -> Number:
+def pipeline_time_s(model: Model, plan: Plan, recipe: Recipe, wires: Wires, placed: Groups) -> Number:
     """Handing one micro-batch's activations to the next stage, one way [s].
 
     Under sequence parallelism each tensor rank sends its part; else all of it.
@@ -180,7 +203,7 @@ def pipeline_time_s(model: Model, plan: Plan, recipe: Recipe, network: Network, 
     sizes = shard(plan)
     size = sizes.sequence_tokens * model.hidden_size * DTYPE_BYTES[recipe.high]
     return np.where(
-        np.asarray(plan.pipeline_parallel_size) > 1, _time("send_recv", size, network, _pair(placed.pipeline)), 0.0
+        np.asarray(plan.pipeline_parallel_size) > 1, wires.time_s("send_recv", size, _pair(placed.pipeline)), 0.0
     )
 
 
@@ -200,7 +223,7 @@ class DataCommunication:
 
 
 def data_communication(
-    plan: Plan, held: Weights, stages: Stages, recipe: Recipe, profile: Profile, network: Network, placed: Groups
+    plan: Plan, held: Weights, stages: Stages, recipe: Recipe, profile: Profile, wires: Wires, placed: Groups
 ) -> DataCommunication:
     """Synchronising the replicas of the weights.
 
@@ -210,27 +233,28 @@ def data_communication(
     zero = np.asarray(plan.zero_stage)
     wire = profile.gradient_wire_bytes
     gather_bytes = DTYPE_BYTES[recipe.weight_gather] if recipe.is_low else DTYPE_BYTES[recipe.high]
+    reduces_all = (zero == 0) | (profile.zero_gradients == "all_reduce")
     dense = stages.first * held.layer_dense + held.embedding
     expert = stages.first * held.layer_expert
     gradients = np.where(
-        zero == 0,
-        _time("all_reduce", dense * wire, network, placed.data),
-        _time("reduce_scatter", dense * wire, network, placed.data),
+        reduces_all,
+        wires.time_s("all_reduce", dense * wire, placed.data),
+        wires.time_s("reduce_scatter", dense * wire, placed.data),
     )
-    parameters = _time("all_gather", dense * gather_bytes, network, placed.data)
-    layer_gather = _time("all_gather", held.layer_dense * gather_bytes, network, placed.shard)
-    layer_scatter = _time("reduce_scatter", held.layer_dense * wire, network, placed.shard)
+    parameters = wires.time_s("all_gather", dense * gather_bytes, placed.data)
+    layer_gather = wires.time_s("all_gather", held.layer_dense * gather_bytes, placed.shard)
+    layer_scatter = wires.time_s("reduce_scatter", held.layer_dense * wire, placed.shard)
     if np.any(np.asarray(expert) > 0):
         gradients = gradients + np.where(
-            zero == 0,
-            _time("all_reduce", expert * wire, network, placed.expert_data),
-            _time("reduce_scatter", expert * wire, network, placed.expert_data),
+            reduces_all,
+            wires.time_s("all_reduce", expert * wire, placed.expert_data),
+            wires.time_s("reduce_scatter", expert * wire, placed.expert_data),
         )
-        parameters = parameters + _time("all_gather", expert * gather_bytes, network, placed.expert_data)
-        layer_gather = layer_gather + _time("all_gather", held.layer_expert * gather_bytes, network, placed.expert_data)
-        layer_scatter = layer_scatter + _time("reduce_scatter", held.layer_expert * wire, network, placed.expert_data)
+        parameters = parameters + wires.time_s("all_gather", expert * gather_bytes, placed.expert_data)
+        layer_gather = layer_gather + wires.time_s("all_gather", held.layer_expert * gather_bytes, placed.expert_data)
+        layer_scatter = layer_scatter + wires.time_s("reduce_scatter", held.layer_expert * wire, placed.expert_data)
     once, per_layer = zero < 3, zero >= 3
-    replicas = _time("all_reduce", dense * wire / np.maximum(plan.zero_shard_size, 1), network, placed.replica)
+    replicas = wires.time_s("all_reduce", dense * wire / np.maximum(plan.zero_shard_size, 1), placed.replica)
     return DataCommunication(
         gradients=np.where(once, gradients, 0.0),
         parameters=np.where((zero > 0) & once, parameters, 0.0),

@@ -18,7 +18,7 @@ from ultratwin.timing.communication import (
     data_communication,
     groups,
     layer_communication,
-    network_of,
+    wires_of,
     pipeline_time_s,
 )
 from ultratwin.timing.compute import ComputeTimes, compute_times
@@ -108,15 +108,15 @@ def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Pr
     Source: docs/explanation/training-step.md derives every term
     """
     kernels, ranks = pool_kernels(pool), per_rank(pool)
-    network, placed = network_of(ranks), groups(plan, ranks.domain.size)
+    wires, placed = wires_of(ranks), groups(plan, ranks.domain.size)
     tables = operator_tables(model)
     stages = plan_stages(model, tables, profile, plan)
     held = weights(tables, plan, profile.vocab_multiple)
     compute = compute_times(tables, kernels, plan, recipe, profile)
-    said = layer_communication(model, tables, plan, recipe, network, placed)
-    data = data_communication(plan, held, stages, recipe, profile, network, placed)
+    said = layer_communication(model, tables, plan, recipe, wires, placed)
+    data = data_communication(plan, held, stages, recipe, profile, wires, placed)
     layer = _layer_times(tables, compute, said, data, plan, profile)
-    hop = pipeline_time_s(model, plan, recipe, network, placed) * profile.collective_factor
+    hop = pipeline_time_s(model, plan, recipe, wires, placed) * profile.collective_factor
     return _assemble(model, tables, compute, layer, stages, hop, held, data, kernels, plan, profile)
 
 

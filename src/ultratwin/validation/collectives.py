@@ -134,7 +134,9 @@ def _predict(row: Row, number: int) -> RowResult:
     try:
         question = question_of(row)
     except Skip as reason:
-        return RowResult(id=row_id(row, number), metric="time_s", status="skipped", reason=str(reason), unit="s", groups=groups)
+        return RowResult(
+            id=row_id(row, number), metric="time_s", status="skipped", reason=str(reason), unit="s", groups=groups
+        )
     predicted = question.predicted_s()
     return RowResult(
         id=row_id(row, number),
@@ -251,7 +253,7 @@ def _routing(row: Row) -> tuple[float, float, float]:
 def _padded_bytes(row: Row) -> float:
     """An all-to-all of expert slots: every expert's slot is as large as a rank's whole batch, filled or not."""
     hidden, _, experts = _routing(row)
-    return _number(row, "tokens_per_rank") * experts * token_bytes(hidden, row.get("dtype", ""))
+    return _number(row, "tokens_per_rank") * experts * float(token_bytes(hidden, row.get("dtype", "")))
 
 
 def _framework_launch_s(library: str, operation: str, network: Network, domains: float) -> float:

@@ -14,10 +14,13 @@ from typing import Final
 import numpy as np
 
 from ultratwin.errors import UltratwinError
-from ultratwin.hardware.system import Pool
+from ultratwin.hardware.chip import Array
+from ultratwin.hardware.system import Fabric, Pool
 from ultratwin.mapping.plan import RECOMPUTE, Plan, stack_plans
 from ultratwin.mapping.recipe import Recipe, recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
+from ultratwin.mapping.sharding import GroupShape
+from ultratwin.timing.communication import wires_of
 from ultratwin.mapping.profile import Profile, find_profile
 from ultratwin.timing.step import step_times
 from ultratwin.validation.machines import pool_of
@@ -60,23 +63,45 @@ def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
     return [results[line] for line in sorted(results)]
 
 
-def predicted_times_s(runs: Sequence[Run]) -> list[float]:
-    """Step time of each run. Runs of one model, machine and framework are evaluated as one array of candidates."""
-    together: dict[object, list[int]] = {}
-    for at, run in enumerate(runs):
-        pool = dataclasses.replace(run.pool, fabric=dataclasses.replace(run.pool.fabric, bytes_per_s=0.0))
-        key = (run.model, pool.chip.id, pool.domain, pool.fabric, pool.ranks_per_chip, run.recipe, run.profile)
-        together.setdefault(key, []).append(at)
+def predicted_times_s(runs: Sequence[Run], profile: Profile | None = None) -> list[float]:
+    """Step time of each run. Runs of one model, machine and framework are evaluated as one array of candidates.
+
+    `profile` replaces the runs' own (tools/fit_profiles.py tries many).
+    """
     times = [0.0] * len(runs)
-    for members in together.values():
+    for members in _together(runs):
         first = runs[members[0]]
-        rates = np.array([runs[at].pool.fabric.bytes_per_s for at in members], dtype=np.float64)
-        pool = dataclasses.replace(first.pool, fabric=dataclasses.replace(first.pool.fabric, bytes_per_s=rates))
+        pool = _joined_pool([runs[at].pool for at in members])
         plan = stack_plans([runs[at].plan for at in members])
-        total = step_times(first.model, pool, plan, first.recipe, first.profile).total_s
+        total = step_times(first.model, pool, plan, first.recipe, profile or first.profile).total_s
         for at, value in zip(members, np.broadcast_to(total, len(members)), strict=True):
             times[at] = float(value)
     return times
+
+
+def _together(runs: Sequence[Run]) -> list[list[int]]:
+    """Positions of runs that differ in plan and fabric rate only."""
+    found: dict[object, list[int]] = {}
+    for at, run in enumerate(runs):
+        fabric = run.pool.fabric
+        key = (run.model, run.pool.chip.id, run.pool.domain, fabric.link, fabric.latency_s, run.pool.ranks_per_chip)
+        found.setdefault((*key, run.recipe, run.profile), []).append(at)
+    return list(found.values())
+
+
+def _joined_pool(pools: Sequence[Pool]) -> Pool:
+    """Pools that differ in their fabric's rate as one, the rates as arrays [candidate]."""
+
+    def column(name: str) -> Array:
+        return np.array([getattr(pool.fabric, name) for pool in pools], dtype=np.float64)
+
+    fabric = dataclasses.replace(
+        pools[0].fabric,
+        bytes_per_s=column("bytes_per_s"),
+        measured_domains=column("measured_domains"),
+        link_bytes_per_s=np.maximum(column("link_bytes_per_s"), column("bytes_per_s")),
+    )
+    return dataclasses.replace(pools[0], fabric=fabric)
 
 
 def _unscored(row: Row, line: int, status: Verdict, reason: str) -> RowResult:
@@ -161,8 +186,12 @@ def _recipe(row: Row) -> Recipe:
         raise Skip(error.what) from None
 
 
+_NCCL_TEST_BYTES: Final = 2.0**30
+"""What nanotron's own bandwidth measurement sends: 256 Mi FP32 elements over all ranks (src/nanotron/helpers.py)."""
+
+
 def _pool(row: Row) -> Pool:
-    """The row's machine; where the row measured its own fabric, that fabric.
+    """The row's machine; where the row measured its own fabric, with the rate at which the twin gives that figure.
 
     nccl_ar_gbs is the all-reduce bus bandwidth over all ranks of the job: on one node of NVLink, on several of the
     fabric, where all chips of a node drive it together.
@@ -170,11 +199,29 @@ def _pool(row: Row) -> Pool:
     per_node = integer(row, "chips_per_node", 8)
     pool = pool_of(word(row, "chip"), word(row, "network"), integer(row, "ranks_per_chip", 1), per_node)
     measured = number(row, "nccl_ar_gbs", 0.0) * 1e9
-    if measured and integer(row, "n_chips") > pool.domain.size:
-        return dataclasses.replace(
-            pool, fabric=dataclasses.replace(pool.fabric, bytes_per_s=min(measured / per_node, pool.fabric.bytes_per_s))
-        )
-    return pool
+    chips = integer(row, "n_chips")
+    if not measured or chips <= pool.domain.size:
+        return pool
+    domains = chips // pool.domain.size
+    return dataclasses.replace(pool, fabric=measured_fabric(pool, domains, measured))
+
+
+def measured_fabric(pool: Pool, domains: int, busbw_bytes_per_s: float) -> Fabric:
+    """The fabric at which an all-reduce over so many whole domains has a measured bus bandwidth.
+
+    The rate of a chip is found by repeated proportion, at most the link's own.
+    """
+    everybody = GroupShape(ranks_per_domain=pool.domain.size, num_domains=domains)
+    ranks = pool.domain.size * domains
+    wanted_s = 2 * (ranks - 1) / ranks * _NCCL_TEST_BYTES / busbw_bytes_per_s
+    rate = float(pool.fabric.bytes_per_s)
+    for _ in range(4):
+        guess = dataclasses.replace(pool, fabric=dataclasses.replace(pool.fabric, bytes_per_s=rate))
+        rate *= float(wires_of(guess).time_s("all_reduce", _NCCL_TEST_BYTES, everybody)) / wanted_s
+    link = float(pool.fabric.bytes_per_s)
+    return dataclasses.replace(
+        pool.fabric, bytes_per_s=min(rate, link), measured_domains=domains, link_bytes_per_s=link
+    )
 
 
 def model_of(row: Row) -> Model:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Final
 
@@ -58,7 +59,8 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     SendRecv(),
 )
 OPERATIONS: Final = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast", "send_recv")
-_ALWAYS: Final = frozenset({"all_to_all", "send_recv"})
+_UNRULED: Final = frozenset({"all_to_all", "send_recv", "broadcast"})
+"""Operations that the rules of libraries, made for reductions and gathers, say nothing about."""
 
 
 def collective_time_s(
@@ -69,6 +71,7 @@ def collective_time_s(
     ranks_per_domain: Number,
     num_domains: Number,
     algorithm: str | None = None,
+    concurrent_groups: Number = 1.0,
 ) -> Number:
     """Time of one collective call by a group of r x N ranks, every other group of the machine busy alike.
 
@@ -81,16 +84,22 @@ def collective_time_s(
         ranks_per_domain: r, ranks of the group inside one scale-up domain, shape [candidate]
         num_domains: N, scale-up domains that the group spans, shape [candidate]
         algorithm: a name in ALGORITHMS; None is the best that the library would choose
+        concurrent_groups: groups that share the network adapters of this one's ranks at the same time [1]; groups of
+            the same layout on other chips have adapters of their own and don't count
     Returns: seconds [s], shape [candidate]; 0 for a group of one rank
     Raises: ScenarioError for an operation or algorithm that nobody has
+    Source: the files of the algorithms; the constants: catalogue/data/collectives, each with its fit
     """
     candidates = _candidates(operation, network, algorithm)
+    if np.ndim(concurrent_groups) or concurrent_groups != 1.0:
+        shared = network.scale_out_bytes_per_s / np.maximum(concurrent_groups, 1.0)
+        network = dataclasses.replace(network, scale_out_bytes_per_s=shared)
     group = make_group(size_bytes, ranks_per_domain, num_domains)
     best: Number | None = None
     for each in candidates:
         time = each.time_s(operation, group, network)
         rule = network.profile.scale_up.rules.get(each.name)
-        allowed = None if algorithm or rule is None else _applies(rule, group)
+        allowed = None if algorithm or rule is None or operation in _UNRULED else _applies(rule, group)
         if allowed is not None:
             time = np.where(allowed, time, np.inf)
         best = time if best is None else np.minimum(best, time)
@@ -108,6 +117,8 @@ def _applies(rule: AlgorithmRule, group: Group) -> NDArray[np.bool_] | None:
         tests.append((np.asarray(size) >= rule.min_bytes) | group.across)
     if rule.min_ranks > 1.0:
         tests.append(np.asarray(ranks) >= rule.min_ranks)
+    if rule.max_domains < np.inf:
+        tests.append(np.asarray(group.num_domains) <= rule.max_domains)
     if rule.max_group_bytes < np.inf:
         tests.append(np.asarray((size * group.num_ranks <= rule.max_group_bytes) | (group.num_ranks <= 2.0)))
     return functools.reduce(np.logical_and, tests) if tests else None
@@ -119,7 +130,7 @@ def _candidates(operation: str, network: Network, algorithm: str | None) -> list
     able = [each for each in ALGORITHMS if operation in each.operations]
     if algorithm is None:
         rules = network.profile.scale_up.rules
-        return [each for each in able if each.name in rules or each.name in _ALWAYS]
+        return [each for each in able if each.name in rules or operation in _UNRULED]
     chosen = [each for each in able if each.name == algorithm]
     if not chosen:
         raise unknown_name(f"algorithm for {operation}", algorithm, [each.name for each in able], error=ScenarioError)

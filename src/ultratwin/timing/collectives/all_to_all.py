@@ -7,7 +7,15 @@ from typing import ClassVar
 import numpy as np
 
 from ultratwin.hardware.chip import Number
-from ultratwin.timing.collectives.network import Algorithm, Group, Leg, Network, choose, scale_up_bytes_per_s
+from ultratwin.timing.collectives.network import (
+    Algorithm,
+    Group,
+    Leg,
+    Network,
+    choose,
+    scale_up_bytes_per_s,
+    torus_axes,
+)
 
 
 class AllToAll(Algorithm):
@@ -42,5 +50,5 @@ def mean_hops(ranks: Number, network: Network) -> Number:
     """Links that a part crosses on average, counting an axis that is used at its own rate: side / 4."""
     if network.topology == "ring":
         return ranks / 4.0
-    axes = 3.0 if network.topology == "torus-3d" else 2.0
-    return np.minimum(ranks, network.domain_size ** (1.0 / axes)) / 4.0
+    side: float = network.domain_size ** (1.0 / torus_axes(network))
+    return np.minimum(ranks, side) / 4.0

@@ -73,7 +73,7 @@ def expert_parallel_time_s(
 ) -> Number:
     """Time of one dispatch or combine of a mixture-of-experts layer.
 
-    Equation: t = launch + level log2 n + T (token + max(c_up (copy_up + d/(f_up B_up)), c_out (copy_out + d/(f_out B_out))))
+    Equation: t = launch + level log2 n + T (token + max(t_up, t_out)), each t = c (copy + d / (f B));
               copies c to the domain and out of it: "expert": k r/n and k (n-r)/n;
               "rank": D(n) r/n and D(n) (n-r)/n with D(m) = m (1 - (1 - 1/m)^k) distinct destinations of m;
               "node": D(n) and D(N) (N-1)/N

@@ -81,14 +81,15 @@ def _wire_s(wire_s: Number, frac: float, inner: Leg | None) -> Number:
 
 
 class AlgorithmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a library may choose an algorithm: message sizes [byte] and ranks per domain.
+    """When a library may choose an algorithm: message sizes [byte], ranks per domain, domains.
 
     `min_bytes` holds for groups inside one domain; `max_group_bytes` bounds n S, for groups of more than two.
     """
 
     min_bytes: float = 0.0
     max_bytes: float = float("inf")
-    min_ranks: float = 2.0
+    min_ranks: float = 1.0
+    max_domains: float = float("inf")
     max_group_bytes: float = float("inf")
 
 
@@ -231,9 +232,8 @@ def scale_up_bytes_per_s(ranks: Number, network: Network) -> Number:
         return full * np.minimum((np.maximum(ranks, 2.0) - 1.0) / (size - 1.0), 1.0)
     if network.topology.startswith("torus"):
         axes = torus_axes(network)
-        return (
-            full * np.clip(np.ceil(np.log(np.maximum(ranks, 2.0)) / np.log(size ** (1 / axes)) - 1e-9), 1, axes) / axes
-        )
+        used = np.ceil(np.log(np.maximum(ranks, 2.0)) * (axes / math.log(size)) - 1e-9)
+        return full * (np.clip(used, 1.0, axes) / axes)
     if network.topology == "none":
         return network.scale_out_bytes_per_s
     return full

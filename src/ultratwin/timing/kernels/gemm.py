@@ -66,7 +66,10 @@ def gemm_seconds(
     if max(np.ndim(m), np.ndim(n), np.ndim(k), np.ndim(groups)) > 1:
         # one operator at a time: its candidates stay in the cache, which is several times faster than all at once
         stacked = np.broadcast_arrays(m, n, k, groups)
-        return np.stack([gemm_seconds(c, rates, *each, accumulate=accumulate) for each in zip(*stacked, strict=True)])
+        rows = zip(*stacked, strict=True)
+        return np.stack(
+            [gemm_seconds(c, rates, *row, groups=count, accumulate=accumulate) for *row, count in rows]
+        )
     moved = groups * (
         rates.element_bytes * (np.multiply(m, k) + np.multiply(n, k))
         + (_SUM_BYTES if accumulate else _OUT_BYTES) * np.multiply(m, n)

@@ -1,11 +1,12 @@
 """Names of kernel libraries, from the words that measurements label them with.
 
-A library is `<framework>/<kernel>`; either part may be missing. The framework matters because it decides how a kernel
-is launched and what it does besides (quantising inputs); the kernel decides everything else.
+A library is `<framework>-<version>/<kernel>`; any part may be missing. The framework matters because it decides how a
+kernel is launched and what it does besides (quantising inputs), its version because kernels get better.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 # the first word found in a label names the kernel, so the more specific ones come first
@@ -64,14 +65,14 @@ def library_name(framework: str, kernel: str, dtype: str = "", *, attention: boo
         kernel: as published
         dtype: as published; block-scaled FP8 has kernels of its own
         attention: a kernel called "PyTorch" is then the unfused one
-    Returns: `framework/kernel`, `framework`, `kernel` or "default"
+    Returns: `framework-version/kernel`, or what is known of it, or "default"
     Example:
         >>> library_name("VLLM 0.24.0", "CutlassFP8ScaledMMLinearKernel", "fp8")
-        'vllm/cutlass'
+        'vllm-0.24.0/cutlass'
         >>> library_name("", "FlashAttention-3")
         'flash-attention-3'
         >>> library_name("TRTLLM 1.3.0rc20", "torch_flow", "fp8_block")
-        'trtllm/block'
+        'trtllm-1.3.0rc20/block'
     """
     words = kernel.lower()
     frame = next((name for word, name in _FRAMEWORKS if word in framework.lower()), "")
@@ -84,19 +85,35 @@ def library_name(framework: str, kernel: str, dtype: str = "", *, attention: boo
         found = "deepgemm-masked"
     if "block" in dtype.lower() and found not in _FUSED_QUANTISING:
         found = f"{found}-block" if found else "block"
+    version = re.search(r"\d+\.\d+[\w.]*", framework)
+    if frame and version:
+        frame = f"{frame}-{version[0]}"
     return "/".join(part for part in (frame, found) if part) or "default"
 
 
-def resemblance(wanted: str, offered: str) -> int:
-    """How well one library's constants stand in for another's: 3 the same, 2 same kernel, 1 same framework, 0 neither.
+def any_version(library: str) -> str:
+    """A library without its version.
 
+    Example:
+        >>> any_version("vllm-0.24.0/cutlass"), any_version("flash-attention-3")
+        ('vllm/cutlass', 'flash-attention-3')
+    """
+    return re.sub(r"-\d+\.\d[^/]*", "", library)
+
+
+def resemblance(wanted: str, offered: str) -> int:
+    """How well one library's constants stand in for another's.
+
+    4 the same, 3 another version, 2 the same kernel, 1 the same framework, 0 neither.
     Example:
         >>> resemblance("vllm/deepgemm", "sglang/deepgemm"), resemblance("vllm/cutlass", "trtllm/deepgemm")
         (2, 0)
     """
     if wanted == offered:
+        return 4
+    want, offer = any_version(wanted).split("/"), any_version(offered).split("/")
+    if want == offer:
         return 3
-    want, offer = wanted.split("/"), offered.split("/")
     if want[-1] == offer[-1]:
         return 2
     return 1 if want[0] == offer[0] else 0
