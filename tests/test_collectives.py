@@ -141,6 +141,24 @@ def test_overlap_hides_the_shorter() -> None:
     assert pipe.time_s(1.0, 4e-6, 1.0) == pytest.approx(5e-6)
 
 
+def test_an_own_part_costs_only_inside_its_domain() -> None:
+    """Half a part more on the wire inside (3 + 1/2 of 2 GB at 100 GB/s); a rank alone in its domain sends 3 GB."""
+    network = ideal()
+    ring = IDEAL.__class__(**{key: getattr(IDEAL, key) for key in IDEAL.__struct_fields__} | {"own_frac": 0.5})
+    up = LinkProfile(name="own", links=(), library="ideal", scope="scale_up", pipes=PIPES | {"ring": ring}, fits={})
+    profile = dataclasses.replace(network.profile, scale_up=up)
+    for r, n, seconds in ((4, 1, 3e-6 + 0.07), (1, 4, 3e-6 + 0.6)):
+        found = collective_time_s(
+            "all_gather",
+            8e9,
+            dataclasses.replace(network, profile=profile),
+            ranks_per_domain=r,
+            num_domains=n,
+            algorithm="ring",
+        )
+        assert found == pytest.approx(seconds)
+
+
 def test_a_torus_gives_a_small_group_one_axis() -> None:
     torus = ideal(topology="torus-3d", domain_size=64)
     assert scale_up_bytes_per_s(4, torus) == pytest.approx(100e9 / 3)

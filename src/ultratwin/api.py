@@ -86,7 +86,9 @@ class TrainResult:
         """Days of the whole run, without failures."""
         whole = self.run.duration_s
         return Range(
-            low=whole.low / SECONDS_PER_DAY, expected=whole.expected / SECONDS_PER_DAY, high=whole.high / SECONDS_PER_DAY
+            low=whole.low / SECONDS_PER_DAY,
+            expected=whole.expected / SECONDS_PER_DAY,
+            high=whole.high / SECONDS_PER_DAY,
         )
 
     @property
@@ -196,8 +198,8 @@ def train(
     }  # fmt: skip
     layout = {name: _counted(name, value, lowest=0 if name == "zero_stage" else 1) for name, value in sizes.items()}
     question = TrainingQuestion(
-        model=load_model(model) if isinstance(model, str | Path) else model,
-        system=load_system(_named("system", system)) if isinstance(system, str) else system,
+        model=model,
+        system=_named("system", system) if isinstance(system, str) else system,
         chips=_counted("chips", chips),
         tokens=_positive("tokens", tokens),
         precision=precision.lower(),
@@ -219,6 +221,11 @@ def _layout(
     layout = {name: value for name, value in sizes.items() if value is not None}
     if layout.get("zero_stage", 0) > 3:
         raise ScenarioError(f"zero_stage is {layout['zero_stage']}", allowed="0, 1, 2 or 3")
+    whole = {"tensor_parallel_size", "pipeline_parallel_size", "micro_batch_size"} <= layout.keys()
+    if "data_parallel_size" in layout and not whole:  # a search derives it from the chips
+        raise ScenarioError(
+            "data_parallel_size alone does not fix a layout", hint="give tensor, pipeline and micro-batch sizes too"
+        )
     if sequence_parallel is not None:
         layout["sequence_parallel"] = int(sequence_parallel)
     if recompute is not None:
@@ -239,7 +246,9 @@ def _counted(name: str, value: Any, *, lowest: int = 1) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value or int_of(value) is None:
         raise ScenarioError(f"{name} is {value!r}", allowed=allowed)
     if not lowest <= value <= MOST:
-        shown = f"{value:,}" if abs(value) < 1e30 else f"{float(value):g}" if abs(value) < 1e300 else "beyond all measure"
+        shown = (
+            f"{value:,}" if abs(value) < 1e30 else f"{float(value):g}" if abs(value) < 1e300 else "beyond all measure"
+        )
         raise ScenarioError(f"{name} is {shown}", allowed=allowed)
     return int(value)
 

@@ -91,6 +91,7 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     based_on: str = ""
     attention: str = ""
     stage_split: str = ""
+    peak_counter: str = ""
     zero_gradients: str = ""
 
 
@@ -254,6 +255,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "data_overlap_frac": "number",
         "shard_overlap_frac": "number",
         "collective_factor": "number",
+        "bucket_bytes": "byte",
         "parameter_bytes": "byte",
         "gradient_bytes": "byte",
         "gradient_wire_bytes": "byte",

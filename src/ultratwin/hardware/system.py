@@ -31,15 +31,14 @@ class Domain:
 class Fabric:
     """The scale-out network between domains. `bytes_per_s` is per chip, one direction.
 
-    `measured_domains`: where the rate was measured inside a job, over how many domains (0: the rate is the link's own,
-    `link_bytes_per_s` is not needed). Groups over fewer domains than that see a better rate, up to the link's own.
+    `step_delay_s`: what each step of a collective takes longer than the link and library need, where a job measured it
+    (a slow proxy, a busy host); it hits every collective of the job, inside domains too.
     """
 
     link: str
     bytes_per_s: Number
     latency_s: Number
-    measured_domains: Number = 0
-    link_bytes_per_s: Number = 0.0
+    step_delay_s: Number = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +149,7 @@ def per_rank(pool: Pool) -> Pool:
         domain=dataclasses.replace(
             pool.domain, size=pool.domain.size * share, bytes_per_s=pool.domain.bytes_per_s / share
         ),
-        fabric=dataclasses.replace(
-            pool.fabric,
-            bytes_per_s=pool.fabric.bytes_per_s / share,
-            link_bytes_per_s=pool.fabric.link_bytes_per_s / share,
-        ),
+        fabric=dataclasses.replace(pool.fabric, bytes_per_s=pool.fabric.bytes_per_s / share),
         chips_per_node=pool.chips_per_node * share,
         ranks_per_chip=1,
         host_power_w=pool.host_power_w / share,

@@ -24,12 +24,14 @@ class Profile:
     attention: "flash" (scores never leave the chip) or "unfused" (scores and softmax go through memory)
     zero_gradients: under ZeRO 1 gradients are "reduce_scatter"-ed, or "all_reduce"-d as without ZeRO
     stage_split: "uniform" or "cost" (see mapping.sharding)
+    peak_counter: what the framework's own peak-memory counter covers: the "step", or the "optimizer" phase only
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
     host_forward_s, host_backward_s: host time to launch one layer's kernels; the device waits if it is the shorter [s]
     host_tensor_s: host time that tensor parallelism adds to a layer, forward and backward together [s]
     host_micro_batch_s, host_step_s: host work per micro-batch and stage, and per step [s]
     *_overlap_frac: share of that communication that runs under compute [1]
     collective_factor: time of collectives inside a job over benchmarks' [1]
+    bucket_bytes: gradients are synchronised in buckets of so many [byte]
     parameter_bytes, gradient_bytes, gradient_wire_bytes, optimizer_bytes: per parameter, kept or sent [byte]
     optimizer_traffic_bytes: memory traffic of one parameter's update [byte]
     vocab_multiple: what the vocabulary is padded to, times the tensor-parallel size [1]
@@ -42,6 +44,7 @@ class Profile:
     id: str
     attention: str
     stage_split: str
+    peak_counter: str
     zero_gradients: str
     gemm_factor: Number
     attention_factor: Number
@@ -58,6 +61,7 @@ class Profile:
     data_overlap_frac: Number
     shard_overlap_frac: Number
     collective_factor: Number
+    bucket_bytes: Number
     parameter_bytes: Number
     gradient_bytes: Number
     gradient_wire_bytes: Number

@@ -137,7 +137,11 @@ def _network_of(answer: TrainingAnswer, plan: Plan, axis: str, ends: tuple[str, 
     pool = per_rank(answer.system.pool)
     shape = getattr(groups(plan, pool.domain.size), axis)
     if float(np.ravel(shape.num_domains)[0]) > 1:
-        return f"scale-out network, {pool.fabric.link or 'unnamed'}", (*ends, "scale_out_bytes_per_s", "scale_out_latency_s")
+        return f"scale-out network, {pool.fabric.link or 'unnamed'}", (
+            *ends,
+            "scale_out_bytes_per_s",
+            "scale_out_latency_s",
+        )
     return f"scale-up network, {pool.domain.link or 'unnamed'}", (*ends, "scale_up_bytes_per_s", "scale_up_latency_s")
 
 

@@ -75,9 +75,7 @@ def figure(figure_id: str, fact: Fact) -> Figure:
 def cited(source_ids: str) -> tuple[tuple[str, str], ...]:
     """Title and address of each source that a fact names."""
     known = loader.sources()
-    return tuple(
-        (known[each].title, known[each].url) if each in known else (each, "") for each in source_ids.split()
-    )
+    return tuple((known[each].title, known[each].url) if each in known else (each, "") for each in source_ids.split())
 
 
 def used_figures(answer: TrainingAnswer, question: TrainingQuestion, recipe: Recipe) -> tuple[Figure, ...]:
@@ -99,7 +97,12 @@ def used_figures(answer: TrainingAnswer, question: TrainingQuestion, recipe: Rec
         price = question.price_usd_per_chip_s * 3600
         found.append(
             Figure(
-                id="price_per_chip_hour", value=price, unit="USD/h", status="assumed", low=price, high=price,
+                id="price_per_chip_hour",
+                value=price,
+                unit="USD/h",
+                status="assumed",
+                low=price,
+                high=price,
                 sources=(("given by the user", ""),),
             )  # fmt: skip
         )

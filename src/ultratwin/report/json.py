@@ -85,7 +85,8 @@ def _result(answer: TrainingAnswer) -> dict[str, Any] | None:
     found: dict[str, Any] = {metric.tag: dataclasses.asdict(metric.read(run)) for metric in METRICS}
     found["num_steps"] = run.num_steps
     found["cost_usd"] = {
-        offer: dataclasses.asdict(cost) | {"note": run.cost_notes.get(offer, "")} for offer, cost in run.cost_usd.items()
+        offer: dataclasses.asdict(cost) | {"note": run.cost_notes.get(offer, "")}
+        for offer, cost in run.cost_usd.items()
     }
     return found
 

@@ -44,7 +44,12 @@ class Node:
 
     def as_dict(self) -> dict[str, Any]:
         """The tree as JSON objects."""
-        found: dict[str, Any] = {"name": self.name, "value": self.value, "unit": self.unit, "share_frac": self.share_frac}
+        found: dict[str, Any] = {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "share_frac": self.share_frac,
+        }
         if self.bound_by:
             found["bound_by"] = self.bound_by
         if self.inputs:
@@ -87,7 +92,9 @@ def grown(name: str, unit: str, leaves: tuple[Leaf, ...]) -> Node:
         if size:
             share = size / total if total else 0.0
             members.append(
-                Node(name=leaf.name, value=size, unit=unit, share_frac=share, bound_by=leaf.bound_by, inputs=leaf.inputs)
+                Node(
+                    name=leaf.name, value=size, unit=unit, share_frac=share, bound_by=leaf.bound_by, inputs=leaf.inputs
+                )
             )
     children: list[Node] = []
     for group, members in groups.items():
@@ -107,7 +114,9 @@ def _parent(name: str, unit: str, children: list[Node], total: float) -> Node:
 
 def _on_grid(values: list[float], name: str) -> list[float]:
     if not all(math.isfinite(value) for value in values):
-        raise ScenarioError(f"a part of {name} is not finite", hint="sizes this large are beyond what the formulas hold for")
+        raise ScenarioError(
+            f"a part of {name} is not finite", hint="sizes this large are beyond what the formulas hold for"
+        )
     most = sum(abs(value) for value in values)
     if most == 0:
         return [0.0 for _ in values]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
 from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
-from ultratwin.hardware.system import Fabric, Pool
+from ultratwin.hardware.system import Pool
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import GroupShape, Shard, Stages, Weights, group_shape, shard
@@ -19,28 +17,24 @@ from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables
 
 
-CONGESTION_EXPONENT: Final = 0.3
-"""How the rate of a congested fabric grows as a group spans fewer domains: rate ~ (domains of the job / of the group)^g.
-Fitted to the half of the public rows that measured their own fabric; see docs/explanation/training-step.md."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wires:
     """The network that a pool's ranks see, and how collectives on it are timed."""
 
     network: Network
-    fabric: Fabric
+    step_delay_s: Number
 
-    def time_s(self, operation: str, size_bytes: Number, group: GroupShape) -> Number:
-        """Seconds of a collective of a group, every other group of the layout busy alike, [candidate]."""
-        network = self.network
-        if np.any(self.fabric.measured_domains):
-            better = np.maximum(self.fabric.measured_domains / np.maximum(group.num_domains, 1.0), 1.0)
-            rate = np.minimum(self.fabric.bytes_per_s * better**CONGESTION_EXPONENT, self.fabric.link_bytes_per_s)
-            network = dataclasses.replace(network, scale_out_bytes_per_s=rate)
-        return collective_time_s(
-            operation, size_bytes, network, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
+    def time_s(self, operation: str, size_bytes: Number, group: GroupShape, calls: Number = 1.0) -> Number:
+        """Seconds of a collective of a group, every other group of the layout busy alike, [candidate].
+
+        `calls`: in how many buckets the message goes; the library pipelines them, so only a step's delay is paid again.
+        """
+        time = collective_time_s(
+            operation, size_bytes, self.network, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
         )
+        if not np.any(self.step_delay_s):
+            return time
+        return time + np.where(np.asarray(group.num_ranks) > 1.0, calls * group.num_ranks * self.step_delay_s, 0.0)
 
 
 def wires_of(pool: Pool) -> Wires:
@@ -57,7 +51,7 @@ def wires_of(pool: Pool) -> Wires:
             profile=profile,
             in_network_reduction="switch" in profile.scale_up.pipes and pool.domain.topology == "switch",
         ),
-        fabric=pool.fabric,
+        step_delay_s=pool.fabric.step_delay_s,
     )
 
 
@@ -236,21 +230,12 @@ def data_communication(
     reduces_all = (zero == 0) | (profile.zero_gradients == "all_reduce")
     dense = stages.first * held.layer_dense + held.embedding
     expert = stages.first * held.layer_expert
-    gradients = np.where(
-        reduces_all,
-        wires.time_s("all_reduce", dense * wire, placed.data),
-        wires.time_s("reduce_scatter", dense * wire, placed.data),
-    )
-    parameters = wires.time_s("all_gather", dense * gather_bytes, placed.data)
+    gradients, parameters = _replica_times(dense, placed.data, wires, reduces_all, wire, gather_bytes, profile)
     layer_gather = wires.time_s("all_gather", held.layer_dense * gather_bytes, placed.shard)
     layer_scatter = wires.time_s("reduce_scatter", held.layer_dense * wire, placed.shard)
     if np.any(np.asarray(expert) > 0):
-        gradients = gradients + np.where(
-            reduces_all,
-            wires.time_s("all_reduce", expert * wire, placed.expert_data),
-            wires.time_s("reduce_scatter", expert * wire, placed.expert_data),
-        )
-        parameters = parameters + wires.time_s("all_gather", expert * gather_bytes, placed.expert_data)
+        more = _replica_times(expert, placed.expert_data, wires, reduces_all, wire, gather_bytes, profile)
+        gradients, parameters = gradients + more[0], parameters + more[1]
         layer_gather = layer_gather + wires.time_s("all_gather", held.layer_expert * gather_bytes, placed.expert_data)
         layer_scatter = layer_scatter + wires.time_s("reduce_scatter", held.layer_expert * wire, placed.expert_data)
     once, per_layer = zero < 3, zero >= 3
@@ -262,3 +247,23 @@ def data_communication(
         layer_scatter=np.where(per_layer, layer_scatter, 0.0),
         replicas=np.where(per_layer, replicas, 0.0),
     )
+
+
+def _replica_times(
+    elements: Number,
+    group: GroupShape,
+    wires: Wires,
+    reduces_all: Number,
+    gradient_bytes: Number,
+    weight_bytes: Number,
+    profile: Profile,
+) -> tuple[Number, Number]:
+    """Reducing the gradients of so many weights over a group, and gathering the weights, in buckets."""
+    size = elements * gradient_bytes
+    buckets = np.ceil(size / profile.bucket_bytes)
+    reduced = np.where(
+        reduces_all,
+        wires.time_s("all_reduce", size, group, buckets),
+        wires.time_s("reduce_scatter", size, group, buckets),
+    )
+    return reduced, wires.time_s("all_gather", elements * weight_bytes, group, buckets)

@@ -203,8 +203,6 @@ def _expert_question(row: Row, phase: str) -> Question:
         raise Skip("time_us is empty, and the row does not say what bytes its bandwidth counts")
     library, ranks = row.get("library", ""), stated(row, "ranks")
     network, per_domain, domains = _network(row, phase, ranks)
-    if not re.search("nvlink|xgmi", row.get("network", ""), re.IGNORECASE) and domains * per_domain > 1:
-        per_domain, domains = 1.0, ranks  # kernels that use the network adapters only, inside a node too
     dtypes = row.get("dtype", "").split("/")
     dtype = next((each for each in dtypes if phase in each), dtypes[0])
     if phase == "combine":
@@ -215,6 +213,8 @@ def _expert_question(row: Row, phase: str) -> Question:
         profile = expert_profile(library)
     except CatalogueError as error:
         raise Skip(error.what) from None
+    if profile.adapters_only or not re.search("nvlink|xgmi", row.get("network", ""), re.IGNORECASE):
+        per_domain, domains = 1.0, ranks
     if phase not in profile.pipes:
         raise Skip(f"no constants for {phase} of {profile.name}")
     return Question(

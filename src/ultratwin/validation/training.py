@@ -15,7 +15,7 @@ import numpy as np
 
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.chip import Array
-from ultratwin.hardware.system import Fabric, Pool
+from ultratwin.hardware.system import Pool
 from ultratwin.mapping.plan import RECOMPUTE, Plan, stack_plans
 from ultratwin.mapping.recipe import Recipe, recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
@@ -90,16 +90,13 @@ def _together(runs: Sequence[Run]) -> list[list[int]]:
 
 
 def _joined_pool(pools: Sequence[Pool]) -> Pool:
-    """Pools that differ in their fabric's rate as one, the rates as arrays [candidate]."""
+    """Pools that differ in their fabric's rate and delay as one, these as arrays [candidate]."""
 
     def column(name: str) -> Array:
         return np.array([getattr(pool.fabric, name) for pool in pools], dtype=np.float64)
 
     fabric = dataclasses.replace(
-        pools[0].fabric,
-        bytes_per_s=column("bytes_per_s"),
-        measured_domains=column("measured_domains"),
-        link_bytes_per_s=np.maximum(column("link_bytes_per_s"), column("bytes_per_s")),
+        pools[0].fabric, bytes_per_s=column("bytes_per_s"), step_delay_s=column("step_delay_s")
     )
     return dataclasses.replace(pools[0], fabric=fabric)
 
@@ -191,37 +188,30 @@ _NCCL_TEST_BYTES: Final = 2.0**30
 
 
 def _pool(row: Row) -> Pool:
-    """The row's machine; where the row measured its own fabric, with the rate at which the twin gives that figure.
-
-    nccl_ar_gbs is the all-reduce bus bandwidth over all ranks of the job: on one node of NVLink, on several of the
-    fabric, where all chips of a node drive it together.
-    """
+    """The row's machine; where the row timed collectives inside its own job, with the delay of a step that they show."""
     per_node = integer(row, "chips_per_node", 8)
     pool = pool_of(word(row, "chip"), word(row, "network"), integer(row, "ranks_per_chip", 1), per_node)
-    measured = number(row, "nccl_ar_gbs", 0.0) * 1e9
-    chips = integer(row, "n_chips")
-    if not measured or chips <= pool.domain.size:
+    domains = integer(row, "n_chips") // pool.domain.size
+    delays = [
+        measured_step_delay_s(pool, domains, operation, rate * 1e9)
+        for operation, key in (("all_gather", "nccl_ag_gbs"), ("reduce_scatter", "nccl_rs_gbs"))
+        if domains > 1 and (rate := number(row, key, 0.0))
+    ]
+    if not delays:
         return pool
-    domains = chips // pool.domain.size
-    return dataclasses.replace(pool, fabric=measured_fabric(pool, domains, measured))
+    return dataclasses.replace(pool, fabric=dataclasses.replace(pool.fabric, step_delay_s=sum(delays) / len(delays)))
 
 
-def measured_fabric(pool: Pool, domains: int, busbw_bytes_per_s: float) -> Fabric:
-    """The fabric at which an all-reduce over so many whole domains has a measured bus bandwidth.
+def measured_step_delay_s(pool: Pool, domains: int, operation: str, busbw_bytes_per_s: float) -> float:
+    """What each of a ring's n steps takes longer than the twin says, from a bus bandwidth over so many whole domains.
 
-    The rate of a chip is found by repeated proportion, at most the link's own.
+    A ring over hundreds of ranks sends little in each step, so its bandwidth tells latency: the rows' figures halve
+    with each doubling of nodes, and the same delay per step explains the tensor-parallel groups inside their nodes.
     """
     everybody = GroupShape(ranks_per_domain=pool.domain.size, num_domains=domains)
     ranks = pool.domain.size * domains
-    wanted_s = 2 * (ranks - 1) / ranks * _NCCL_TEST_BYTES / busbw_bytes_per_s
-    rate = float(pool.fabric.bytes_per_s)
-    for _ in range(4):
-        guess = dataclasses.replace(pool, fabric=dataclasses.replace(pool.fabric, bytes_per_s=rate))
-        rate *= float(wires_of(guess).time_s("all_reduce", _NCCL_TEST_BYTES, everybody)) / wanted_s
-    link = float(pool.fabric.bytes_per_s)
-    return dataclasses.replace(
-        pool.fabric, bytes_per_s=min(rate, link), measured_domains=domains, link_bytes_per_s=link
-    )
+    measured_s = (ranks - 1) / ranks * _NCCL_TEST_BYTES / busbw_bytes_per_s
+    return max(measured_s - float(wires_of(pool).time_s(operation, _NCCL_TEST_BYTES, everybody)), 0.0) / ranks
 
 
 def model_of(row: Row) -> Model:

@@ -36,7 +36,9 @@ def said(value: float) -> str:
     Example:
         >>> said(0.12345), said(1234567.0), said(25.39), said(0.0)
         ('0.123', '1,234,567', '25.4', '0')
+        >>> said(5.0), said(99.96)
+        ('5.00', '100')
     """
     if value == 0 or abs(value) >= 1e15:
         return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"

@@ -41,7 +41,7 @@ class ExpertProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     """One library: how often it sends a token, and the constants of its phases.
 
     `copies`: "expert" sends a token once for each chosen expert; "rank" once for each rank that holds one, and
-    "node" also only once to each other domain, where NVLink passes it on.
+    "node" also only once to each other domain, where NVLink passes it on. `adapters_only`: also inside a domain.
     """
 
     name: str
@@ -50,6 +50,7 @@ class ExpertProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     copies: str
     pipes: dict[str, ExpertPipe]
     fits: dict[str, Fit]
+    adapters_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

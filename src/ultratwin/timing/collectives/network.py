@@ -145,7 +145,7 @@ class Network:
     """What one rank sees. Rates are per chip and one direction; they may be arrays along the candidate axis.
 
     `in_network_reduction`: the scale-up switch can add (NVLink SHARP); `scale_out_reduction`: so can the fabric's.
-    Latencies are the link's own (hop or end to end); the profile's launch and step times include the library's.
+    Latencies are the link's own, for reports: the profile's launch and step times, which the formulas use, hold them.
     """
 
     scale_up_bytes_per_s: Number

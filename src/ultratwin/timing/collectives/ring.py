@@ -34,10 +34,9 @@ class Ring(Algorithm):
         ranks, domains, n = group.ranks_per_domain, group.num_domains, group.num_ranks
         passes = NUM_PASSES.get(operation, 1.0)
         chunk_bytes = group.size_bytes / n
-        wire_bytes = (
-            passes * group.size_bytes if operation == "broadcast" else (passes * (n - 1.0) + up.own_frac) * chunk_bytes
-        )
-        up_s = wire_bytes / scale_up_bytes_per_s(ranks, network)
+        hops = n if operation == "broadcast" else passes * (n - 1.0)
+        wire_bytes = hops * chunk_bytes
+        up_s = (wire_bytes + up.own_frac * chunk_bytes) / scale_up_bytes_per_s(ranks, network)
 
         def between() -> Number:
             nics = np.minimum(ranks, network.profile.scale_up.max_nics_per_domain)

@@ -13,9 +13,10 @@ import numpy as np
 from ultratwin.hardware.chip import DTYPE_BYTES, Chip, Number
 from ultratwin.timing.kernels.constants import GemmConstants
 
-# output tiles that libraries choose from; a few are enough, since neighbours differ by less than the fit's residual
-_TILES: Final = ((16, 64), (32, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128))
-_MIN_SPLIT_K: Final = 256
+# output tiles that libraries choose from; three are enough: more of them change no fit by 1 % (tools/fit_kernels.py)
+_TILES: Final = ((16, 64), (64, 128), (128, 256))
+_MIN_SPLIT_K: Final = 256.0
+_CACHED: Final = 16_384
 _OUT_BYTES: Final = 2.0
 _SUM_BYTES: Final = 8.0
 """An fp32 sum is read and written."""
@@ -50,9 +51,9 @@ def gemm_seconds(
 
     Equation:
         t = launch_s + (tc or tm, whichever is longer, rounded) + tq
-        tc = min over tiles (a, d) of  w (k/z + ramp_k) 2 (a d + tile_edge (a + d) + tile_floor) p / (P compute_frac)
-        u = ceil(m/a) ceil(n/d) groups z / p waves;  w = wave_share ceil(u) + (1 - wave_share) max(u, 1)
-        z = slices of k when the tiles don't fill the cores
+        tc = min over tiles (a, d) of  w (z + ramp_k) 2 (a d + tile_edge (a + d) + tile_floor) p / (P compute_frac)
+        u = ceil(m/a) ceil(n/d) groups / p waves;  w = max(u, 1), its fraction rounded up by wave_share
+        z = max(k min(u, 1), min(k, 256)): k, or a slice of it where the tiles don't fill the cores
         tc is lengthened by 1 + throttle_frac f / (f + throttle_s), f = FLOP / P (power limit under long load)
         tm = bytes / (B memory_frac) r, times fill_frac p / (tiles of 64 x 128 x 512) where that is above 1;
         r goes from 1/l2_speedup to 1 as the bytes go from none to l2_share of the second-level cache
@@ -63,7 +64,8 @@ def gemm_seconds(
     Returns: seconds [s]; tc is never below FLOP / P
     Source: tile and wave quantisation: Nvidia, Matrix Multiplication Background User's Guide; the constants are fitted
     """
-    if max(np.ndim(m), np.ndim(n), np.ndim(k), np.ndim(groups)) > 1:
+    shape = np.broadcast(m, n, k, groups)
+    if shape.ndim > 1 and shape.size > _CACHED:
         # one operator at a time: its candidates stay in the cache, which is several times faster than all at once
         stacked = np.broadcast_arrays(m, n, k, groups)
         rows = zip(*stacked, strict=True)
@@ -87,15 +89,14 @@ def _compute_seconds(c: GemmConstants, rates: Rates, m: Number, n: Number, k: Nu
     """tc: the best tile, then the power limit."""
     cores = rates.num_cores
     best: Number = np.inf
-    rows = {a: np.ceil(np.divide(m, a)) * groups for a in {a for a, _ in _TILES}}
-    columns = {d: np.ceil(np.divide(n, d)) for d in {d for _, d in _TILES}}
-    deepest = np.maximum(np.floor(np.divide(k, _MIN_SPLIT_K)), 1.0)
+    shortest = np.minimum(k, _MIN_SPLIT_K)
     for a, d in _TILES:
-        waves = rows[a] * (columns[d] / cores)
-        slices = np.minimum(np.maximum(np.floor(1.0 / waves), 1.0), deepest)
-        waves = waves * slices
-        waves = c.wave_share * np.ceil(waves) + (1 - c.wave_share) * np.maximum(waves, 1.0)
-        best = np.minimum(best, waves * (k / slices + c.ramp_k) * (a * d + c.tile_edge * (a + d) + c.tile_floor))
+        waves = np.ceil(np.divide(m, a)) * np.ceil(np.divide(n, d)) * (groups / cores)
+        # a grid that doesn't fill the cores is split along k, down to slices of _MIN_SPLIT_K
+        depth = np.maximum(np.minimum(waves, 1.0) * k, shortest) + c.ramp_k
+        waves = np.maximum(waves, 1.0)
+        waves = waves + c.wave_share * (np.ceil(waves) - waves)
+        best = np.minimum(best, waves * depth * (a * d + c.tile_edge * (a + d) + c.tile_floor))
     flop = 2.0 * np.multiply(m, n) * k * groups
     busy = flop / rates.flop_per_s
     seconds: Number = best * ((2 * cores) / (rates.flop_per_s * c.compute_frac))

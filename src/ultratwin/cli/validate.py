@@ -1,0 +1,41 @@
+"""`ultratwin validate`: predictions against published measurements."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+
+def validate(*, truth: Path | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Scores the twin against measurements: the project's own, or a file of yours.
+
+    Parameters
+    ----------
+    truth
+        A CSV of measurements; its columns tell what it holds (see docs). All of the project's where left out.
+    json
+        Print each row's prediction and the summary as JSON.
+    """
+    from ultratwin.validation import scoreboard
+
+    boards = scoreboard.score_all() if truth is None else [scoreboard.score(scoreboard.read_truth(truth))]
+    if not json:
+        sys.stdout.write("\n\n".join(board.table() for board in boards) + "\n")
+    elif truth is None:
+        sys.stdout.write(_joined([board.to_json() for board in boards]) + "\n")
+    else:
+        sys.stdout.write(boards[0].to_json() + "\n")
+    return 0
+
+
+def _joined(texts: list[str]) -> str:
+    """Many scoreboards as one object: their rows together, their summaries as a list."""
+    boards = [jsonlib.loads(text) for text in texts]
+    rows = [row for board in boards for row in board["rows"]]
+    return jsonlib.dumps(
+        {"rows": rows, "summary": [board["summary"] for board in boards]}, indent=2, ensure_ascii=False
+    )

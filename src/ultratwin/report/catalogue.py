@@ -1,0 +1,310 @@
+"""The catalogue as blocks: its kinds, the entries of a kind, one entry with every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from ultratwin.catalogue import loader
+from ultratwin.catalogue.facts import Fact, Reading
+from ultratwin.catalogue.schema import (
+    ChipEntry,
+    ClaimEntry,
+    Entry,
+    LinkEntry,
+    ModelEntry,
+    PriceEntry,
+    ProfileEntry,
+    RegionEntry,
+    SystemEntry,
+)
+from ultratwin.errors import CatalogueError, unknown_name
+from ultratwin.report.figures import cited
+from ultratwin.report.metrics import said
+from ultratwin.report.tables import Block, Grid, Lines, Title
+from ultratwin.units import format_seconds, format_si
+
+KINDS: Final = ("chips", "links", "systems", "models", "prices", "regions", "profiles", "claims", "power")
+_ABSENT: Final = "-"
+
+
+def _figure(entry: Entry, *names: str, unit: str = "", scale: float = 1.0) -> str:
+    """The first of some figures that an entry has, "~" before what is not published or measured."""
+    for name in names:
+        if name in entry.figures:
+            fact = entry.figures[name]
+            mark = "~" if fact.status in ("estimated", "assumed", "announced") else ""
+            return mark + (format_si(fact.si * scale, unit) if unit else said(fact.si * scale))
+    return _ABSENT
+
+
+def _seconds(entry: Entry, name: str) -> str:
+    return format_seconds(entry.figures[name].si) if name in entry.figures else _ABSENT
+
+
+def _count(entry: Entry, name: str) -> str:
+    return f"{entry.figures[name].si:,.0f}" if name in entry.figures else _ABSENT
+
+
+def _chip(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, ChipEntry)
+    return (
+        entry.vendor,
+        _figure(entry, "bf16_flop_per_s", "fp16_flop_per_s", unit="FLOP/s"),
+        _figure(entry, "mxfp8_flop_per_s", "fp8_flop_per_s", unit="FLOP/s"),
+        _figure(entry, "memory_bytes", unit="B"),
+        _figure(entry, "memory_bytes_per_s", unit="B/s"),
+        _figure(entry, "tdp_w", unit="W"),
+    )
+
+
+def _link(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, LinkEntry)
+    return (entry.vendor, _figure(entry, "bytes_per_s", unit="B/s"), _seconds(entry, "latency_s"))
+
+
+def _system(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, SystemEntry)
+    return (
+        entry.kind + (", hypothetical" if entry.hypothetical else ""),
+        entry.chip,
+        _count(entry, "num_chips"),
+        _count(entry, "domain_size"),
+        _count(entry, "max_chips"),
+        _figure(entry, "scale_up_bytes_per_s", unit="B/s"),
+        _figure(entry, "scale_out_bytes_per_s", unit="B/s"),
+    )
+
+
+def _model(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, ModelEntry)
+    total = entry.figures["total_parameters"].si
+    active = entry.figures["active_parameters"].si if "active_parameters" in entry.figures else total
+    layers = next(
+        (
+            entry.config[key]
+            for key in ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+            if key in entry.config
+        ),
+        None,
+    )
+    shown = str(layers) if layers is not None else _ABSENT
+    return entry.architecture, format_si(total, ""), format_si(active, ""), shown, ", ".join(entry.aliases[:2])
+
+
+def _price(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, PriceEntry)
+    chips = entry.figures["num_chips"].si
+
+    def per_chip_hour(name: str) -> str:
+        fact = entry.figures.get(name)
+        return f"{fact.si * 3600 / chips:.2f}" if fact else _ABSENT
+
+    offers = ("on_demand", "capacity_block", "reserved_1y", "reserved_3y", "spot")
+    return (entry.system, entry.region, f"{chips:,.0f}", *(per_chip_hour(offer) for offer in offers))
+
+
+def _region(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, RegionEntry)
+    return (
+        _figure(entry, "carbon_kg_per_j", scale=3.6e9),
+        _figure(entry, "pue"),
+        _figure(entry, "electricity_usd_per_j", scale=3.6e6),
+    )
+
+
+def _profile(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, ProfileEntry)
+    return (
+        entry.based_on or _ABSENT,
+        entry.attention or "inherited",
+        str(len(entry.figures)),
+        ", ".join(entry.aliases[:3]),
+    )
+
+
+def _claim(entry: Entry) -> tuple[str, ...]:
+    assert isinstance(entry, ClaimEntry)
+    return (entry.statement, entry.verdict)
+
+
+def _power(entry: Entry) -> tuple[str, ...]:
+    return (str(len(entry.figures)), entry.note)
+
+
+# kind -> columns after id and name, which of them are numbers, and how a row is read
+_Columns = tuple[tuple[str, ...], bool, Callable[[Entry], tuple[str, ...]]]
+_COLUMNS: Final[dict[str, _Columns]] = {
+    "chips": (("vendor", "BF16", "FP8", "memory", "bandwidth", "power"), True, _chip),
+    "links": (("vendor", "one way, per chip", "latency"), True, _link),
+    "systems": (("kind", "chip", "chips", "domain", "largest", "scale-up", "scale-out"), True, _system),
+    "models": (("architecture", "parameters", "active", "layers", "also called"), True, _model),
+    "prices": (("system", "region", "chips", "on demand", "block", "1 year", "3 years", "spot"), True, _price),
+    "regions": (("gCO2/kWh", "PUE", "USD/kWh"), True, _region),
+    "profiles": (("based on", "attention", "constants", "also called"), False, _profile),
+    "claims": (("claim", "verdict"), False, _claim),
+    "power": (("figures", "note"), False, _power),
+}
+_TEXT_COLUMNS: Final = frozenset({"vendor", "kind", "chip", "architecture", "also called", "system", "region"})
+_NAMELESS: Final = frozenset({"models", "prices", "systems", "claims"})
+"""Kinds whose entries' ids say enough: no column for the name."""
+
+
+def checked_kind(kind: str) -> str:
+    """A kind of the catalogue, also in the singular.
+
+    Raises: CatalogueError for another word
+    """
+    word = kind.lower()
+    for each in KINDS:
+        if word in (each, each.rstrip("s")):
+            return each
+    raise unknown_name("kind of the catalogue", kind[:60], KINDS)
+
+
+def shown_ids(kind: str) -> list[str]:
+    """The ids of a kind as people type them: of models, the hub's."""
+    return [each.replace("__", "/") for each in loader.ids(kind)] if kind == "models" else loader.ids(kind)
+
+
+def entry_of(kind: str, name: str) -> tuple[str, Entry]:
+    """Id and entry of a name.
+
+    Raises: CatalogueError if nobody has that name
+    """
+    wanted = name.replace("/", "__") if kind == "models" else name
+    if len(name) > 100 or not name.strip() or any(mark in wanted for mark in ("/", "\\", "\0")):
+        raise unknown_name(kind.removesuffix("s"), name[:60], shown_ids(kind))
+    try:
+        found = loader.resolve(kind, wanted)
+    except CatalogueError:
+        # of a model the aliases hold the hub's spelling
+        known = {alias.lower(): each for each in loader.ids(kind) for alias in loader.entry(kind, each).aliases}
+        if name.lower() not in known:
+            spelling = [*shown_ids(kind), *known]
+            near = unknown_name(kind.removesuffix("s"), name, spelling)
+            allowed = ", ".join(shown_ids(kind))
+            raise CatalogueError(near.what, allowed=allowed, hint=near.hint) from None
+        found = known[name.lower()]
+    return found, loader.entry(kind, found)
+
+
+def kinds_blocks() -> list[Block]:
+    """The kinds and how many entries each has."""
+    rows = tuple((kind, str(len(loader.ids(kind))), ", ".join(shown_ids(kind)[:4]) + ", ...") for kind in KINDS)
+    return [
+        Grid(title="catalogue", columns=("kind", "entries", "such as"), rows=rows, right=frozenset({1})),
+        Lines(
+            title=f"{len(loader.sources())} sources, catalogue {loader.catalogue_hash()}",
+            lines=("`ultratwin catalogue KIND` lists a kind, `ultratwin catalogue KIND NAME` shows every figure",),
+        ),
+    ]
+
+
+def listing_blocks(kind: str) -> list[Block]:
+    """The entries of a kind with their key figures; "~" before what is estimated, assumed or announced."""
+    columns, numeric, read = _COLUMNS[kind]
+    named = kind not in _NAMELESS
+    rows = []
+    for each, shown in zip(loader.ids(kind), shown_ids(kind), strict=True):
+        entry = loader.entry(kind, each)
+        rows.append((shown, *((entry.name,) if named else ()), *read(entry)))
+    heads = ("id", *(("name",) if named else ()), *columns)
+    right = frozenset(at for at, head in enumerate(heads) if numeric and head not in _TEXT_COLUMNS | {"id", "name"})
+    title = f"{kind}: {len(rows)}" + (", USD per chip-hour" if kind == "prices" else "")
+    return [Grid(title=title, columns=heads, rows=tuple(rows), right=right)]
+
+
+def entry_blocks(kind: str, name: str) -> list[Block]:
+    """One entry: what it is, and every figure with status, range, sources and what other sources say."""
+    entry_id, entry = entry_of(kind, name)
+    lines = [f"{kind[:-1] if kind.endswith('s') else kind}: {entry_id.replace('__', '/')}"]
+    if entry.aliases:
+        lines.append("also found as: " + ", ".join(entry.aliases))
+    if entry.note:
+        lines.append(entry.note)
+    lines += [f"{key.replace('_', ' ')}: {value}" for key, value in _texts(entry).items()]
+    blocks: list[Block] = [Title(text=entry.name, lines=tuple(lines))]
+    rows = tuple(
+        (key, f"{fact.value:,.6g} {fact.unit}".rstrip(), _range(fact), fact.status, _cite(fact))
+        for key, fact in entry.figures.items()
+    )
+    if rows:
+        columns = ("figure", "value", "range", "status", "sources")
+        blocks.append(Grid(title="figures", columns=columns, rows=rows))
+    remarks = [line for key, fact in entry.figures.items() for line in _remarks(key, fact)]
+    if remarks:
+        blocks.append(Lines(title="notes, and what other sources say", lines=tuple(remarks)))
+    if isinstance(entry, ModelEntry):
+        sizes = tuple(f"{key} = {value}" for key, value in entry.config.items())
+        blocks.append(Lines(title=f"config.json, from {_titles(entry.config_source)}", lines=sizes))
+    used = {
+        source
+        for fact in entry.figures.values()
+        for each in (fact, *fact.alternatives)
+        for source in each.source.split()
+    }
+    known = loader.sources()
+    numbered = tuple(
+        f"[{each}] {known[each].title}{'  ' + known[each].url if known[each].url else ''}"
+        + (f"  (read {known[each].accessed})" if known[each].accessed else "")
+        for each in sorted(used)
+        if each in known
+    )
+    if numbered:
+        blocks.append(Lines(title="sources", lines=numbered))
+    return blocks
+
+
+def _texts(entry: Entry) -> dict[str, str]:
+    """What an entry says in words, beside name, aliases and note."""
+    skipped = {"name", "aliases", "note", "figures", "config", "config_source"}
+    values = {key: getattr(entry, key) for key in entry.__struct_fields__ if key not in skipped}
+    return {key: str(value) for key, value in values.items() if value not in ("", False)}
+
+
+def _range(fact: Fact) -> str:
+    if fact.low is None and fact.high is None:
+        return ""
+    low, high = (fact.value if end is None else end for end in (fact.low, fact.high))
+    return f"{low:,.6g} to {high:,.6g}"
+
+
+def _cite(fact: Fact | Reading) -> str:
+    return " ".join(f"[{each}]" for each in fact.source.split())
+
+
+def _titles(source_ids: str) -> str:
+    return "; ".join(title for title, _ in cited(source_ids))
+
+
+def _remarks(key: str, fact: Fact) -> list[str]:
+    lines = [f"{key}: {fact.note}"] if fact.note else []
+    if fact.expression:
+        lines.append(f"{key}: = {fact.expression}")
+    for each in fact.alternatives:
+        note = f", {each.note}" if each.note else ""
+        lines.append(f"{key}: {each.value:,.6g} {each.unit} by {_cite(each)} ({each.status}{note})")
+    if fact.preferred_because:
+        lines.append(f"{key}: the value above is preferred because {fact.preferred_because}")
+    return lines
+
+
+def catalogue_json(kind: str | None, name: str | None) -> dict[str, Any]:
+    """What the blocks show, as JSON objects: counts, a kind's entries, or one entry with its sources."""
+    head: dict[str, Any] = {"verb": "catalogue", "catalogue_hash": loader.catalogue_hash()}
+    if kind is None:
+        return head | {"kinds": {each: len(loader.ids(each)) for each in KINDS}, "num_sources": len(loader.sources())}
+    names = loader.ids(kind) if name is None else [entry_of(kind, name)[0]]
+    return head | {"kind": kind, "entries": [_entry_json(kind, each) for each in names]}
+
+
+def _entry_json(kind: str, entry_id: str) -> dict[str, Any]:
+    entry = loader.entry(kind, entry_id)
+    found: dict[str, Any] = {"id": entry_id.replace("__", "/")} | msgspec.to_builtins(entry)
+    for key, fact in entry.figures.items():
+        found["figures"][key]["si"] = fact.si
+        found["figures"][key]["sources"] = [{"title": title, "url": url} for title, url in cited(fact.source)]
+    return found
