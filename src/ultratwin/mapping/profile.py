@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from ultratwin.catalogue import loader
 from ultratwin.catalogue.schema import ProfileEntry
@@ -77,6 +77,7 @@ class Profile:
 
 
 GENERIC = "generic"
+_TEXTS: Final = ("attention", "stage_split", "peak_counter", "zero_gradients")
 
 
 @cache
@@ -91,7 +92,7 @@ def load_profile(name: str) -> Profile:
     values: dict[str, Any] = {"id": loader.resolve("profiles", name)}
     for each in reversed(chain):
         values |= {key: fact.si for key, fact in each.figures.items()}
-        values |= {key: text for key in ("attention", "stage_split", "zero_gradients") if (text := getattr(each, key))}
+        values |= {key: text for key in _TEXTS if (text := getattr(each, key))}
     missing = {each.name for each in dataclasses.fields(Profile)} - values.keys()
     if missing:
         raise CatalogueError(f"profile {name} lacks {', '.join(sorted(missing))}", where=f"profiles/{name}.toml")

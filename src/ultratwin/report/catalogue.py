@@ -81,7 +81,8 @@ def _system(entry: Entry) -> tuple[str, ...]:
 def _model(entry: Entry) -> tuple[str, ...]:
     assert isinstance(entry, ModelEntry)
     total = entry.figures["total_parameters"].si
-    active = entry.figures["active_parameters"].si if "active_parameters" in entry.figures else total
+    sparse = any("expert" in key for key in entry.config)
+    active = _figure(entry, "active_parameters", unit=" ").strip() if sparse else format_si(total, "")
     layers = next(
         (
             entry.config[key]
@@ -91,7 +92,7 @@ def _model(entry: Entry) -> tuple[str, ...]:
         None,
     )
     shown = str(layers) if layers is not None else _ABSENT
-    return entry.architecture, format_si(total, ""), format_si(active, ""), shown, ", ".join(entry.aliases[:2])
+    return entry.architecture, format_si(total, ""), active, shown, ", ".join(entry.aliases[:2])
 
 
 def _price(entry: Entry) -> tuple[str, ...]:
@@ -240,12 +241,10 @@ def entry_blocks(kind: str, name: str) -> list[Block]:
     if isinstance(entry, ModelEntry):
         sizes = tuple(f"{key} = {value}" for key, value in entry.config.items())
         blocks.append(Lines(title=f"config.json, from {_titles(entry.config_source)}", lines=sizes))
-    used = {
-        source
-        for fact in entry.figures.values()
-        for each in (fact, *fact.alternatives)
-        for source in each.source.split()
-    }
+    readings = [
+        each for fact in entry.figures.values() for each in (fact.source, *(a.source for a in fact.alternatives))
+    ]
+    used = {source for each in readings for source in each.split()}
     known = loader.sources()
     numbered = tuple(
         f"[{each}] {known[each].title}{'  ' + known[each].url if known[each].url else ''}"

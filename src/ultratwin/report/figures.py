@@ -94,18 +94,7 @@ def used_figures(answer: TrainingAnswer, question: TrainingQuestion, recipe: Rec
     region = loader.resolve("regions", question.region)
     found += _chosen(f"regions/{region}", loader.entry("regions", region).figures, ("pue", "carbon_kg_per_j"))
     if question.price_usd_per_chip_s is not None:
-        price = question.price_usd_per_chip_s * 3600
-        found.append(
-            Figure(
-                id="price_per_chip_hour",
-                value=price,
-                unit="USD/h",
-                status="assumed",
-                low=price,
-                high=price,
-                sources=(("given by the user", ""),),
-            )  # fmt: skip
-        )
+        found.append(_own_price(question.price_usd_per_chip_s * 3600))
     else:
         for name in loader.ids("prices"):
             entry = loader.entry("prices", name)
@@ -113,6 +102,18 @@ def used_figures(answer: TrainingAnswer, question: TrainingQuestion, recipe: Rec
                 found += _chosen(f"prices/{name}", entry.figures, ("num_chips", *OFFERS))
                 break
     return tuple(found)
+
+
+def _own_price(usd_per_hour: float) -> Figure:
+    return Figure(
+        id="price_per_chip_hour",
+        value=usd_per_hour,
+        unit="USD/h",
+        status="assumed",
+        low=usd_per_hour,
+        high=usd_per_hour,
+        sources=(("given by the user", ""),),
+    )
 
 
 def _chosen(prefix: str, facts: Mapping[str, Fact], names: Iterable[str]) -> list[Figure]:

@@ -70,7 +70,7 @@ def _question(question: TrainingQuestion) -> dict[str, Any]:
     found = {each.name: getattr(question, each.name) for each in dataclasses.fields(question)}
     for key in ("model", "system"):  # a value that the user built himself is named, not spelled out
         found[key] = str(getattr(found[key], "id", found[key]))
-    layout = dict(sorted(question.layout.items()))
+    layout: dict[str, Any] = dict(sorted(question.layout.items()))
     if "recompute" in layout:
         layout["recompute"] = RECOMPUTE[layout["recompute"]]
     if "schedule" in layout:

@@ -143,7 +143,8 @@ def _refusal(answer: TrainingAnswer) -> list[Block]:
     found = answer.found
     if found is not None and math.isfinite(found.least_memory_bytes) and not rejected.unit:
         lines.append(
-            f"the leanest layout needs {_gib(found.least_memory_bytes)} of {_gib(answer.memory_capacity_bytes)} per rank"
+            f"the leanest layout needs {_gib(found.least_memory_bytes)} per rank, "
+            f"which has {_gib(answer.memory_capacity_bytes)}"
         )
     return [
         Lines(title="nothing can run", lines=tuple(lines)),

@@ -20,8 +20,8 @@ _KEPT_BITS: Final = 46
 class Node:
     """One share of an answer.
 
-    `value` is in `unit`; `share_frac` is of the whole tree. `bound_by` says what a leaf's size is decided by. `inputs` are
-    ids of the catalogue figures that it was computed from (report.figures).
+    `value` is in `unit`; `share_frac` is of the whole tree. `bound_by` says what a leaf's size is decided by. `inputs`
+    are ids of the catalogue figures that it was computed from (report.figures).
     """
 
     name: str
@@ -61,7 +61,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """What `grown` is given for each leaf: its size, the group it belongs to (empty: the root), and what explains it."""
+    """What `grown` is given for each leaf: its size, its group (empty: the root), and what explains it."""
 
     name: str
     value: float

@@ -9,8 +9,12 @@ def cost_metrics(run: Run) -> tuple[Metric, ...]:
 
     def of(offer: str) -> Metric:
         return Metric(
-            tag=f"cost_usd.{offer}", label=f"cost, {offer.replace('_', ' ')}", formula="chip-hours x price per chip-hour",
-            unit="USD", scale=1.0, read=lambda run: run.cost_usd[offer],
-        )  # fmt: skip
+            tag=f"cost_usd.{offer}",
+            label=f"cost, {offer.replace('_', ' ')}",
+            formula="chip-hours x price per chip-hour",
+            unit="USD",
+            scale=1.0,
+            read=lambda run: run.cost_usd[offer],
+        )
 
     return tuple(of(offer) for offer in run.cost_usd)
