@@ -53,7 +53,8 @@ def test_gemm_keeps_its_bounds(chip: str, m: int, n: int, k: int, dtype: str, gr
 @settings(max_examples=100, deadline=None)
 @given(
     chip=st.sampled_from(CHIPS), batch=st.integers(1, 64), seq=st.integers(1, 32_768),
-    heads=st.sampled_from([1, 8, 32]), group=st.sampled_from([1, 4, 8]), width=st.sampled_from([64, 128, 192, 256]), causal=st.booleans(),
+    heads=st.sampled_from([1, 8, 32]), group=st.sampled_from([1, 4, 8]), width=st.sampled_from([64, 128, 192, 256]),
+    causal=st.booleans(),
     phase=st.sampled_from(["forward", "backward"]),
 )  # fmt: skip
 def test_attention_keeps_its_bounds(
@@ -144,6 +145,7 @@ def test_causal_masks_and_windows_count_the_visible_keys() -> None:
 def test_stand_ins_end_at_the_family_and_widen_the_range() -> None:
     assert stand_ins("rubin", "nvidia")[:2] == ["rubin", "gb300"]
     assert stand_ins("some-new-gpu", "nvidia") == ["some-new-gpu", "h100-sxm"]
+    assert stand_ins("some-new-accelerator", "amd") == ["some-new-accelerator", "mi300x", "h100-sxm"]
     with pytest.raises(CatalogueError, match="abacus"):
         stand_ins("abacus-1", "abacus")
     for name in likeness().chips:
@@ -235,7 +237,7 @@ def test_times_from_published_rates() -> None:
 
 
 TE = "Transformer Engine/cuBLAS GEMM layout"
-DENSE = dict(heads_q=16, heads_kv=16, head_dim=128)
+DENSE = {"heads_q": 16, "heads_kv": 16, "head_dim": 128}
 
 # published rows of several kinds: cells, microseconds, tolerance (about twice the fit's median error)
 MEASURED = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import importlib.util
-import zlib
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -56,7 +56,7 @@ class Points:
 
 def points_of(rows: list[Measured]) -> Points:
     """Points as arrays. The halves are told by a hash of the sizes."""
-    halves = [zlib.crc32(repr(sorted(row[0].items())).encode()) & 1 for row in rows]
+    halves = [hashlib.blake2b(repr(sorted(row[0].items())).encode()).digest()[0] & 1 for row in rows]
     truth = np.array([row[2] for row in rows])
     each = TRUTH_SHARE * (~truth).sum() / max(truth.sum(), 1)
     return Points(

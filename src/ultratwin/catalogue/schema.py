@@ -86,9 +86,13 @@ class ModelEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A training framework's profile; see mapping/profile.py for what its constants mean."""
+    """A training framework's profile; see mapping/profile.py for what its constants mean.
+
+    `based_on` names the profile that it inherits from; `until` the last date (ISO 8601) of the versions it describes.
+    """
 
     based_on: str = ""
+    until: str = ""
     attention: str = ""
     stage_split: str = ""
     peak_counter: str = ""

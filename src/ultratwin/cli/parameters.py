@@ -21,8 +21,11 @@ def _parsed(token: Token, dimension: str) -> float:
     where = token.keyword or ""
     try:
         return parse(token.value, dimension, where=where)
-    except UnitError as error:  # an unknown unit does not know which option it came from
-        raise UnitError(error.what, where=where, allowed=error.allowed, hint=error.hint) from None
+    except UnitError as error:
+        if error.where:
+            raise
+        # an unknown unit knows neither the text nor the option that it came from
+        raise UnitError(f'"{token.value}": {error.what}', where=where, allowed=error.allowed) from None
 
 
 def _count(type_: Any, tokens: Sequence[Token]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,9 @@ def validate(*, truth: Path | None = None, json: Annotated[bool, Parameter(negat
 
     boards = scoreboard.score_all() if truth is None else [scoreboard.score(scoreboard.read_truth(truth))]
     if not json:
-        sys.stdout.write("\n\n".join(board.table() for board in boards) + "\n")
+        width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120
+        lines = [line.rstrip() for board in boards for line in [*board.table(width=width).splitlines(), ""]]
+        sys.stdout.write("\n".join(lines[:-1]) + "\n")
     elif truth is None:
         sys.stdout.write(_joined([board.to_json() for board in boards]) + "\n")
     else:
@@ -33,9 +36,8 @@ def validate(*, truth: Path | None = None, json: Annotated[bool, Parameter(negat
 
 
 def _joined(texts: list[str]) -> str:
-    """Many scoreboards as one object: their rows together, their summaries as a list."""
+    """Many scoreboards as one object: their rows together, their summaries by format."""
     boards = [jsonlib.loads(text) for text in texts]
     rows = [row for board in boards for row in board["rows"]]
-    return jsonlib.dumps(
-        {"rows": rows, "summary": [board["summary"] for board in boards]}, indent=2, ensure_ascii=False
-    )
+    summary = {board["summary"]["format"]: board["summary"] for board in boards}
+    return jsonlib.dumps({"rows": rows, "summary": summary}, indent=1, ensure_ascii=False)

@@ -99,14 +99,21 @@ def load_profile(name: str) -> Profile:
     return Profile(**values)
 
 
-def find_profile(framework: str) -> Profile:
-    """The profile of a framework as people write it ("NeMo 24.05", "Megatron-LM fork"), else the generic one."""
+def find_profile(framework: str, date: str = "") -> Profile:
+    """The profile of a framework as people write it ("NeMo 24.05", "Megatron-LM fork"), else the generic one.
+
+    The longest alias that the text holds wins; a profile with `until` only describes runs up to that date (ISO 8601),
+    and is preferred for them.
+    """
     text = framework.lower()
-    best, length = GENERIC, 0
+    best, rank = GENERIC, (0, False)
     for each in loader.ids("profiles"):
-        for spelling in (each, *_entry(each).aliases):
-            if spelling.lower() in text and len(spelling) > length:
-                best, length = each, len(spelling)
+        entry = _entry(each)
+        if entry.until and not ("" < date <= entry.until):
+            continue
+        for spelling in (each, *entry.aliases):
+            if spelling.lower() in text and (len(spelling), bool(entry.until)) > rank:
+                best, rank = each, (len(spelling), bool(entry.until))
     return load_profile(best)
 
 

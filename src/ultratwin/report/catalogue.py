@@ -22,7 +22,7 @@ from ultratwin.catalogue.schema import (
 )
 from ultratwin.errors import CatalogueError, unknown_name
 from ultratwin.report.figures import cited
-from ultratwin.report.metrics import said
+from ultratwin.report.metrics import count_said, said
 from ultratwin.report.tables import Block, Grid, Lines, Title
 from ultratwin.units import format_seconds, format_si
 
@@ -82,7 +82,8 @@ def _model(entry: Entry) -> tuple[str, ...]:
     assert isinstance(entry, ModelEntry)
     total = entry.figures["total_parameters"].si
     sparse = any("expert" in key for key in entry.config)
-    active = _figure(entry, "active_parameters", unit=" ").strip() if sparse else format_si(total, "")
+    fact = entry.figures.get("active_parameters")
+    active = count_said(fact.si) if fact else _ABSENT if sparse else count_said(total)
     layers = next(
         (
             entry.config[key]
@@ -92,7 +93,7 @@ def _model(entry: Entry) -> tuple[str, ...]:
         None,
     )
     shown = str(layers) if layers is not None else _ABSENT
-    return entry.architecture, format_si(total, ""), active, shown, ", ".join(entry.aliases[:2])
+    return entry.architecture, count_said(total), active, shown, ", ".join(entry.aliases[:2])
 
 
 def _price(entry: Entry) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from ultratwin.planning.search import Found
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.explanation import Explanation
-from ultratwin.report.metrics import METRICS, Metric, cost_metrics, said
+from ultratwin.report.metrics import METRICS, Metric, cost_metrics, count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Pairs, Title
 from ultratwin.report.tree import Node
 from ultratwin.units import format_si
@@ -39,11 +39,11 @@ def training_blocks(question: TrainingQuestion, answer: TrainingAnswer, reasons:
 
 
 def _title(question: TrainingQuestion, answer: TrainingAnswer) -> Title:
-    count = format_si(answer.num_parameters, "")
+    count = count_said(answer.num_parameters)
     if answer.num_active_parameters != answer.num_parameters:
-        count += f", {format_si(answer.num_active_parameters, '')} active"
+        count += f", {count_said(answer.num_active_parameters)} active"
     system = answer.system.name + (" (hypothetical)" if answer.system.hypothetical else "")
-    tokens = format_si(answer.tokens, "") + " tokens" + ("" if question.tokens else " (20 per parameter)")
+    tokens = count_said(answer.tokens) + " tokens" + ("" if question.tokens else " (20 per parameter)")
     lines = [
         f"{answer.chips:,} chips of {system}",
         f"{tokens} in {answer.precision}, as {answer.profile.id} trains, region {question.region}",

@@ -109,8 +109,8 @@ def read_row(row: Row) -> KernelCall:
     """
     kind, phase = (row.get("op_class") or "").strip(), (row.get("phase") or "").strip()
     readers = {
-        "gemm": _gemm, "grouped_gemm": _gemm, "attention": _attention, "mla": _mla, "moe_fused": _moe, "quantize": _pass,
-        **dict.fromkeys(PASSES, _pass),
+        "gemm": _gemm, "grouped_gemm": _gemm, "attention": _attention, "mla": _mla, "moe_fused": _moe,
+        "quantize": _pass, **dict.fromkeys(PASSES, _pass),
     }  # fmt: skip
     if kind not in readers:
         raise Unreadable(f'op_class "{kind}" has no kernel model' if kind else "op_class is empty")

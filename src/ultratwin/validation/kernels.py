@@ -61,8 +61,9 @@ def _predict_group(rows: list[Row], members: list[tuple[int, KernelCall]]) -> di
             found[at] = _skipped(rows[at], at, "sizes give no finite time")
             continue
         result = RowResult(
-            id=row_id(rows[at], at), metric="time_s", unit="s", status="scored", predicted=time_s, measured=call.seconds,
-            low=time_s * math.exp(-high_error), high=time_s * math.exp(-low_error), groups=_groups(rows[at]),
+            id=row_id(rows[at], at), metric="time_s", unit="s", status="scored", predicted=time_s,
+            measured=call.seconds, low=time_s * math.exp(-high_error), high=time_s * math.exp(-low_error),
+            groups=_groups(rows[at]),
         )  # fmt: skip
         if call.seconds is None:
             result = dataclasses.replace(result, status="skipped", reason="time_us is empty and no rate gives it")

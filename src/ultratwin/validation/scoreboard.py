@@ -27,7 +27,7 @@ from ultratwin.validation.truth_file import Truth, own_truth, read_truth
 __all__ = ["Scoreboard", "Summary", "own_truth", "read_truth", "score", "score_all"]
 NUM_WORST: Final = 5
 MAX_GROUPS_SHOWN: Final = 30
-_FAULTS: Final = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
+_FAULTS: Final = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, MemoryError, OSError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,8 @@ def predict(form: Format, rows: list[Row]) -> list[RowResult]:
     if not rows:
         return []
     try:
-        return form.predict(rows)
+        with np.errstate(divide="raise", over="raise", invalid="raise"):
+            return form.predict(rows)
     except (UltratwinError, *_FAULTS) as error:
         if len(rows) == 1:
             return _skipped(form, rows[0]["id"], f"prediction failed: {type(error).__name__}: {error}"[:200])
@@ -164,7 +165,9 @@ def compared(rows: Sequence[RowResult], metric: Metric) -> list[RowResult]:
     ]  # fmt: skip
 
 
-def statistics_of(rows: Sequence[RowResult], metric: Metric, weights: Sequence[float] | None = None) -> Errors | Verdicts:
+def statistics_of(
+    rows: Sequence[RowResult], metric: Metric, weights: Sequence[float] | None = None
+) -> Errors | Verdicts:
     """Statistics of compared rows; each row weighs the same unless weights say otherwise."""
     predicted = np.array([each.predicted for each in rows], dtype=np.float64)
     measured = np.array([each.measured for each in rows], dtype=np.float64)

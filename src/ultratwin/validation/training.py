@@ -151,7 +151,7 @@ def run_of(row: Row, line: int) -> Run:
         pool=_pool(row),
         plan=plan_of(row, model),
         recipe=_recipe(row),
-        profile=find_profile(word(row, "framework")),
+        profile=find_profile(word(row, "framework"), word(row, "date")),
         measured_s=number(row, "step_time_norm_s", number(row, "step_time_s", 0.0))
         or _fail("step_time_norm_s is empty"),
         groups=_groups(row),

@@ -5,7 +5,6 @@ Everything is read from the row's own sizes; nothing here knows a model, a row o
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,11 +30,14 @@ FITS: Final = "fits"
 PEAK: Final = "peak_memory_bytes"
 SPREAD_FRAC: Final = 0.25
 """Half width of the stated range of a peak: nine tenths of the public rows lie inside."""
+MAX_SIZE: Final = 10_000_000
+"""Larger than any size of a model or a machine."""
+MAX_LAYERS: Final = 10_000
 _GIB: Final = 2.0**30
 _WIRE_BYTES: Final = 2
 """Bytes of an element of 16-bit gradients and weights on the wire."""
 _WORKSPACE_BYTES: Final = 80e6
-"""Allocated beside tensors of the model: two cuBLAS workspaces of 32 MiB and tables of rotary angles; median of 999 rows."""
+"""Allocated beside the model: two cuBLAS workspaces of 32 MiB and tables of rotary angles; median of 999 rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,10 @@ def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
         except (Skip, UltratwinError) as error:
             reason = error.what if isinstance(error, UltratwinError) else str(error)
             results[at] = [
-                RowResult(id=row_id(row, at + 2), metric=metric, unit=unit, status="skipped", reason=reason, groups=_groups(row))
+                RowResult(
+                    id=row_id(row, at + 2), metric=metric, unit=unit, status="skipped", reason=reason,
+                    groups=_groups(row),
+                )
                 for metric, unit in ((FITS, "1"), (PEAK, "byte"))
             ]  # fmt: skip
     for at, (logged, total) in zip(asked, memories(list(asked.values())), strict=True):
@@ -71,7 +76,7 @@ def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
 
 
 def memories(asked: Sequence[Occupancy]) -> list[tuple[float, float]]:
-    """Bytes that the framework's counter shows, and bytes needed, of each row. Rows of one model and framework are one array."""
+    """Bytes that the framework's counter shows, and bytes needed, of each row; rows of one model are one array."""
     together: dict[tuple[Model, Profile], list[int]] = {}
     for at, each in enumerate(asked):
         together.setdefault((each.model, each.profile), []).append(at)
@@ -100,8 +105,8 @@ def logged_peak_bytes(model: Model, plan: Plan, memory: Memory, profile: Profile
     parallelism reduced the 16-bit gradients, and the flat buffers that gather updated weights under ZeRO.
 
     Equation: W + G + O + [d > 1] 2 P + [d > 1, ZeRO] 2 P (1 + 1/d) + [t > 1] 4 h s + c
-    Symbols: W, G, O bytes of weights, gradients, optimizer state; P weights of the rank; d, t data and tensor ranks; h s
-        hidden elements of a micro-batch (two gathered boundary tensors that stay allocated); c cuBLAS workspaces and tables
+    Symbols: W, G, O bytes of weights, gradients, optimizer state; P weights of the rank; d, t data and tensor ranks;
+        h s hidden elements of a micro-batch (two gathered boundary tensors stay allocated); c workspaces and tables
     Source: nanotron src/nanotron/logging/base.py (the reset), optim/zero.py; the last two terms from 999 public rows
     """
     if profile.peak_counter == "step":
@@ -121,7 +126,8 @@ def _answer(asked: Occupancy, logged: float, total: float) -> list[RowResult]:
     fits = RowResult(
         id=asked.id, metric=FITS, unit="1", status="scored", predicted=float(total <= capacity),
         measured=asked.measured_fits, low=float(total * spread <= capacity), high=float(total / spread <= capacity),
-        reason="" if total <= capacity else f"needs {total / _GIB:.1f} of {capacity / _GIB:.1f} GiB", groups=asked.groups,
+        reason="" if total <= capacity else f"needs {total / _GIB:.1f} of {capacity / _GIB:.1f} GiB",
+        groups=asked.groups,
     )  # fmt: skip
     peak = RowResult(
         id=asked.id, metric=PEAK, unit="byte", status="scored", predicted=logged, measured=asked.measured_peak_bytes,
@@ -163,13 +169,24 @@ def occupancy_of(row: Row, line: int) -> Occupancy:
     )
 
 
+def _size(row: Row, key: str, default: int | None = None) -> int:
+    """A whole number from 1 to MAX_SIZE.
+
+    Raises: Skip with the column that is missing or out of range
+    """
+    value = integer(row, key, default)
+    if not 1 <= value <= MAX_SIZE:
+        raise Skip(f"{key} is {value:.4g}, not 1 to {MAX_SIZE:,}")
+    return value
+
+
 def _note(row: Row) -> dict[str, int]:
     """Sizes that the note states, such as "cp=1 ep=8 vpp=4"."""
     return {name: int(value) for name, value in re.findall(r"\b(cp|ep|vpp)=(\d{1,6})\b", word(row, "note"))}
 
 
 def _capacity_bytes(row: Row) -> float:
-    """What a rank can use: the chip's usable memory where the catalogue knows it, else the memory that the row states."""
+    """What a rank can use: the chip's usable memory where the catalogue knows it, else what the row states."""
     stated = number(row, "hbm_gb", 0.0) * 1e9
     try:
         chip = load_chip(word(row, "chip"))
@@ -185,16 +202,21 @@ def model_of(row: Row) -> Model:
 
     Without a parameter count, an MLP of four times the hidden size is taken as plain and any other as gated.
     """
-    hidden, inner, heads = integer(row, "hidden"), integer(row, "ffn_hidden"), integer(row, "heads")
-    attention = Attention(num_heads=heads, num_kv_heads=integer(row, "kv_heads", heads), head_dim=hidden // heads)
+    hidden, inner, heads = _size(row, "hidden"), _size(row, "ffn_hidden"), _size(row, "heads")
+    attention = Attention(num_heads=heads, num_kv_heads=_size(row, "kv_heads", heads), head_dim=hidden // heads)
+    if hidden % heads:
+        raise Skip(f"{heads} heads don't divide the hidden size {hidden}")
+    layers = _size(row, "layers")
+    if layers > MAX_LAYERS:
+        raise Skip(f"layers is {layers:,}, more than {MAX_LAYERS:,}")
     tied = word(row, "tied_embeddings").lower()
     stated = number(row, "params_b", 0.0) * 1e9
     options = [
         Model(
             id="row",
             hidden_size=hidden,
-            vocab_size=integer(row, "vocab"),
-            layers=(Layer(attention=attention, mlp=Mlp(intermediate_size=inner, gated=gated)),) * integer(row, "layers"),
+            vocab_size=_size(row, "vocab"),
+            layers=(Layer(attention=attention, mlp=Mlp(intermediate_size=inner, gated=gated)),) * layers,
             tie_word_embeddings=is_tied,
             norm="rmsnorm" if gated else "layernorm",
         )
@@ -210,14 +232,17 @@ def plan_of(row: Row) -> Plan:
     Raises: Skip where a size is missing or they don't multiply out
     """
     note = _note(row)
-    tensor, pipeline, context = integer(row, "tp", 1), integer(row, "pp", 1), note.get("cp", 1)
-    chips = integer(row, "n_chips")
+    tensor, pipeline, context = _size(row, "tp", 1), _size(row, "pp", 1), note.get("cp", 1)
+    chips = _size(row, "n_chips")
     data = integer(row, "dp", 0) or max(chips // (tensor * pipeline * context), 1)
     if data * tensor * pipeline * context != chips and data * tensor * pipeline == chips and data % context == 0:
         data //= context
     if data * tensor * pipeline * context != chips:
         raise Skip(f"DP x TP x PP x CP = {data * tensor * pipeline * context}, not the {chips} chips")
-    micro, chunks = integer(row, "micro_batch"), note.get("vpp", 1)
+    micro, chunks = _size(row, "micro_batch"), note.get("vpp", 1)
+    zero = integer(row, "zero_stage", 1)
+    if zero > 3:
+        raise Skip(f"unknown zero_stage {zero}")
     recompute = word(row, "recompute", "none").lower()
     if recompute not in RECOMPUTE:
         raise Skip(f"unknown recompute {recompute!r}")
@@ -228,10 +253,10 @@ def plan_of(row: Row) -> Plan:
         virtual_pipeline_size=chunks if pipeline > 1 else 1,
         context_parallel_size=context,
         data_parallel_size=data,
-        zero_stage=integer(row, "zero_stage", 1),
+        zero_stage=zero,
         micro_batch_size=micro,
-        global_batch_size=micro * data * integer(row, "grad_accum", 1),
-        seq_length=integer(row, "seq_len"),
+        global_batch_size=micro * data * _size(row, "grad_accum", 1),
+        seq_length=_size(row, "seq_len"),
         sequence_parallel=int(word(row, "sequence_parallel").lower() == "yes" and tensor > 1),
         recompute=RECOMPUTE.index(recompute),
         schedule=SCHEDULE_NAMES.index(schedule),

@@ -9,7 +9,7 @@ from ultratwin.report.metrics.chip_hours import CHIP_HOURS
 from ultratwin.report.metrics.cost import cost_metrics
 from ultratwin.report.metrics.duration import DURATION
 from ultratwin.report.metrics.energy import ENERGY
-from ultratwin.report.metrics.metric import Metric, said, scaled
+from ultratwin.report.metrics.metric import Metric, count_said, said
 from ultratwin.report.metrics.mfu import MFU
 from ultratwin.report.metrics.power import POWER
 from ultratwin.report.metrics.step_time import STEP_TIME
@@ -26,4 +26,4 @@ METRICS: Final[tuple[Metric, ...]] = (
     CARBON,
 )
 
-__all__ = ["METRICS", "Metric", "cost_metrics", "said", "scaled"]
+__all__ = ["METRICS", "Metric", "cost_metrics", "count_said", "said"]

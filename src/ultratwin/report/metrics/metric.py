@@ -25,11 +25,6 @@ class Metric:
     read: Callable[[Run], Range]
 
 
-def scaled(value: Range, factor: float) -> Range:
-    """A range times a number."""
-    return Range(low=value.low * factor, expected=value.expected * factor, high=value.high * factor)
-
-
 def said(value: float) -> str:
     """A number to three digits, thousands separated.
 
@@ -42,3 +37,16 @@ def said(value: float) -> str:
     if value == 0 or abs(value) >= 1e15:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+
+
+def count_said(value: float) -> str:
+    """Tokens or parameters as the field writes them: B is 10^9.
+
+    Example:
+        >>> count_said(405.85e9), count_said(15.6e12), count_said(124.4e6), count_said(512)
+        ('406B', '15.6T', '124M', '512')
+    """
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * scale:
+            return f"{value / scale:.3g}{letter}"
+    return f"{value:.3g}"

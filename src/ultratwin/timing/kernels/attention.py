@@ -60,7 +60,7 @@ def attention_seconds(c: AttentionConstants, rates: Rates, s: AttentionShape, kv
         tc = w (v + ramp_keys) 2 q (d + e + softmax_dim) flop_ratio p / (P compute_frac)
         u = b hq ceil(sq/q) / p waves of tiles of q = query_tile queries; v: mean of the visible keys, plus half a tile
         w = wave_share ceil(u) + (1 - wave_share) max(u, 1); a lone tile takes as long as the most keys that one sees
-        tm = (q, k, v, o + score_bytes b hq sq sk) / (B memory_frac)
+        tm = (q, k, v, o + (score_bytes + mask_bytes if causal) b hq sq sk) flop_ratio / (B memory_frac)
     Args:
         c: constants, rates: of the chip and format, s: sizes, kv_bytes: bytes per stored number
     Returns: seconds [s]; tc is never below FLOP / P
@@ -80,7 +80,7 @@ def attention_seconds(c: AttentionConstants, rates: Rates, s: AttentionShape, kv
     queries = np.multiply(s.batch, s.seq_q) * s.heads_q
     moved = rates.element_bytes * queries * np.add(s.head_dim, s.head_dim_v)
     moved = moved + kv_bytes * np.multiply(s.batch, s.seq_kv) * s.heads_kv * s.kv_width
-    moved = moved * c.flop_ratio + c.score_bytes * queries * s.seq_kv
+    moved = (moved + (c.score_bytes + (c.mask_bytes if s.causal else 0.0)) * queries * s.seq_kv) * c.flop_ratio
     memory = moved / (rates.memory_bytes_per_s * c.memory_frac)
     seconds: Number = c.launch_s + both(compute, memory, c.rounding)
     return seconds

@@ -73,6 +73,7 @@ class AttentionConstants(Fit, frozen=True, forbid_unknown_fields=True, kw_only=T
     rounding: Rounding
     masked_frac: Fraction
     score_bytes: AtLeastZero
+    mask_bytes: AtLeastZero = 0.0
     flop_ratio: AtLeastOne = 1.0
 
 

@@ -48,16 +48,18 @@ def stand_ins(chip_id: str, family: str) -> list[str]:
     Raises: CatalogueError if neither the chip nor its family is listed
     """
     table = likeness()
-    order = [chip_id]
-    while (following := table.chips.get(order[-1], "")) and following not in order:
-        order.append(following)
+    order: list[str] = []
+    for following in (chip_id, table.families.get(family, "")):
+        while following and following not in order:
+            order.append(following)
+            following = table.chips.get(following, "")
     if family not in table.families:
         raise CatalogueError(
             f'no kernel constants for chips of family "{family}"',
             where=str(FOLDER / "likeness.toml"),
             allowed=", ".join(sorted(table.families)),
         )
-    return order if table.families[family] in order else [*order, table.families[family]]
+    return order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +85,15 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
     """
     formats = [dtype, _SAME_FORMAT.get(dtype, dtype)]
     strangers: list[Fit] = []
-    for distance, name in enumerate(stand_ins(chip_id, family)):
-        file = kernel_file(name)
-        if file is None:
-            continue
+    files = [(at, file) for at, name in enumerate(stand_ins(chip_id, family)) if (file := kernel_file(name))]
+    if (
+        table == "memory_bound" and library == "default"
+    ):  # what was timed elsewhere may be an unfused, host-timed kernel
+        for distance, file in files:
+            for row in _rows(file, table, only):
+                if row.library == "default":
+                    return row, distance > 0
+    for distance, file in files:
         rows = _rows(file, table, only)
         wanted = file.defaults.get(f"{table}/{dtype}", library) if library == "default" else library
         for each in formats:
@@ -101,8 +108,10 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
 
 
 def _rows(file: KernelFile, table: str, only: str) -> list[Fit]:
-    """Rows of a table for one phase or kind of pass; a backward kernel that nobody timed is guessed from its forward."""
+    """Rows of one phase or kind of pass; a backward kernel that nobody timed is guessed from its forward one."""
     rows: list[Fit] = list(getattr(file, table))
+    if table == "grouped_gemm":  # a format whose grouped kernels nobody timed runs as the plain ones do
+        rows += [row for row in file.gemm if row.dtype not in {grouped.dtype for grouped in file.grouped_gemm}]
     if not only:
         return rows
     found = [row for row in rows if only in (getattr(row, "phase", ""), getattr(row, "kind", ""))]

@@ -69,9 +69,7 @@ def gemm_seconds(
         # one operator at a time: its candidates stay in the cache, which is several times faster than all at once
         stacked = np.broadcast_arrays(m, n, k, groups)
         rows = zip(*stacked, strict=True)
-        return np.stack(
-            [gemm_seconds(c, rates, *row, groups=count, accumulate=accumulate) for *row, count in rows]
-        )
+        return np.stack([gemm_seconds(c, rates, *row, groups=count, accumulate=accumulate) for *row, count in rows])
     moved = groups * (
         rates.element_bytes * (np.multiply(m, k) + np.multiply(n, k))
         + (_SUM_BYTES if accumulate else _OUT_BYTES) * np.multiply(m, n)

@@ -43,7 +43,7 @@ _KERNELS: Final = (
     ("standard attention", "unfused"),
     ("cublas", "cublas"),
     ("torch.matmul", "torch"),
-    ("best shape", "torch-best-shape"),
+    ("torch ", "torch"),
 )
 _FRAMEWORKS: Final = (
     ("sarathi", "sarathi-profile"),
@@ -77,7 +77,7 @@ def library_name(framework: str, kernel: str, dtype: str = "", *, attention: boo
     words = kernel.lower()
     frame = next((name for word, name in _FRAMEWORKS if word in framework.lower()), "")
     if not frame:
-        frame = next((name for word, name in _FRAMEWORKS if word in words and word != "trtllm"), "")
+        frame = next((name for word, name in _FRAMEWORKS if word in words and word not in ("trtllm", "deepgemm")), "")
     found = next((name for word, name in _KERNELS if word in words.replace("trtllmdecode", "trtllm")), "")
     if attention and not found and "pytorch" in words:
         found = "unfused"

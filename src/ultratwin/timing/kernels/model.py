@@ -121,8 +121,8 @@ class KernelModel(ABC):
     ) -> Number:
         """Time of one fused expert layer on one chip: both grouped products and the activation between them [s].
 
-        `tokens` are those whose choices are spread over all `experts`; `local_experts` of them live here. `intermediate`
-        is the width on this chip. `weight_dtype`: format of the stored weights (default: `dtype`).
+        `tokens` are those whose choices are spread over all `experts`; `local_experts` of them live here.
+        `intermediate` is the width on this chip. `weight_dtype`: format of the stored weights (default: `dtype`).
         `routing_skew`: exponent of the power law that choices follow; 0 is balanced.
         """
 
