@@ -10,6 +10,7 @@ import sys
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,21 @@ def test_json_holds_all_and_is_the_same_twice() -> None:
     assert data["search"]["num_candidates"] == data["search"]["num_feasible"] + sum(data["search"]["rejected"].values())
     assert data["memory"]["rank"]["value"] <= data["memory"]["capacity_bytes"]
     assert data["spread"]
+
+
+@pytest.mark.parametrize("model", ["meta-llama/Llama-3.1-8B", "google/gemma-2-9b", "deepseek-ai/DeepSeek-V2-Lite"])
+def test_the_run_has_the_step_time_that_the_search_found(model: str) -> None:
+    # one plan and many plans are the same call, also with several kinds of layers
+    result = ultratwin.train(model, "dgx-h100", chips=64, pipeline_parallel_size=2, zero_stage=1, micro_batch_size=1)
+    assert result.found is not None
+    assert result.step_time_s.expected == pytest.approx(result.found.step_s[0], rel=1e-9)
+    assert float(np.ravel(result.memory.total_bytes)[0]) == pytest.approx(result.found.memory_bytes[0], rel=1e-9)
+
+
+def test_spread_names_what_the_duration_depends_on() -> None:
+    names = [name for name, _ in given_layout().run.spread]
+    assert names
+    assert not any(word in name for name in names for word in ("power", "PUE", "carbon", "price", "tdp"))
 
 
 def test_seed_moves_ranges_only() -> None:

@@ -17,9 +17,9 @@ from ultratwin.validation.gate import Limits, breaches, measured_families, tight
 from ultratwin.validation.scoreboard import score_all
 
 GATE: Final = Path(__file__).parents[1] / "tests/gate.toml"
-HEAD: Final = """# Limits of the scoreboard by family of rows: tests/test_scoreboard.py holds, tools/update_gate.py tightens them.
-# rows: at least so many are compared. median, mean, worst: of |predicted / measured - 1|. bias: |median signed error|.
-# wrong: share of wrong verdicts. Limits may tighten, never loosen.
+HEAD: Final = """# Limits of the scoreboard by family of rows. tests/test_scoreboard.py holds them and
+# tools/update_gate.py tightens them; they never loosen. rows: at least so many are compared.
+# median, mean, worst: of |predicted / measured - 1|. bias: |median signed error|. wrong: share of wrong verdicts.
 
 """
 

@@ -97,6 +97,7 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     stage_split: str = ""
     peak_counter: str = ""
     zero_gradients: str = ""
+    expert_dispatch: str = ""
 
 
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -250,6 +251,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "host_forward_s": "second",
         "host_backward_s": "second",
         "host_tensor_s": "second",
+        "host_expert_s": "second",
         "host_micro_batch_s": "second",
         "host_step_s": "second",
         "tensor_overlap_frac": "number",

@@ -23,11 +23,13 @@ class Profile:
 
     attention: "flash" (scores never leave the chip) or "unfused" (scores and softmax go through memory)
     zero_gradients: under ZeRO 1 gradients are "reduce_scatter"-ed, or "all_reduce"-d as without ZeRO
+    expert_dispatch: tokens travel to experts "plain" (once per expert) or "deduplicated" (once per domain)
     stage_split: "uniform" or "cost" (see mapping.sharding)
     peak_counter: what the framework's own peak-memory counter covers: the "step", or the "optimizer" phase only
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
     host_forward_s, host_backward_s: host time to launch one layer's kernels; the device waits if it is the shorter [s]
     host_tensor_s: host time that tensor parallelism adds to a layer, forward and backward together [s]
+    host_expert_s: host time that routing, permuting and the experts add to a layer [s]
     host_micro_batch_s, host_step_s: host work per micro-batch and stage, and per step [s]
     *_overlap_frac: share of that communication that runs under compute [1]
     collective_factor: time of collectives inside a job over benchmarks' [1]
@@ -46,12 +48,14 @@ class Profile:
     stage_split: str
     peak_counter: str
     zero_gradients: str
+    expert_dispatch: str
     gemm_factor: Number
     attention_factor: Number
     vector_factor: Number
     host_forward_s: Number
     host_backward_s: Number
     host_tensor_s: Number
+    host_expert_s: Number
     host_micro_batch_s: Number
     host_step_s: Number
     tensor_overlap_frac: Number
@@ -77,7 +81,7 @@ class Profile:
 
 
 GENERIC = "generic"
-_TEXTS: Final = ("attention", "stage_split", "peak_counter", "zero_gradients")
+_TEXTS: Final = ("attention", "stage_split", "peak_counter", "zero_gradients", "expert_dispatch")
 
 
 @cache
@@ -106,15 +110,22 @@ def find_profile(framework: str, date: str = "") -> Profile:
     and is preferred for them.
     """
     text = framework.lower()
-    best, rank = GENERIC, (0, False)
+    best, rank = GENERIC, (0, "")
     for each in loader.ids("profiles"):
         entry = _entry(each)
         if entry.until and not ("" < date <= entry.until):
             continue
         for spelling in (each, *entry.aliases):
-            if spelling.lower() in text and (len(spelling), bool(entry.until)) > rank:
-                best, rank = each, (len(spelling), bool(entry.until))
+            # of equally long spellings, the profile that ends first after the date describes its versions best
+            fits = (len(spelling), _complement(entry.until))
+            if spelling.lower() in text and fits > rank:
+                best, rank = each, fits
     return load_profile(best)
+
+
+def _complement(date: str) -> str:
+    """A text that sorts the other way round than an ISO date; "" (no end) stays first."""
+    return "".join(chr(0x69 - ord(letter)) if letter.isdigit() else letter for letter in date)
 
 
 def _entry(name: str) -> ProfileEntry:

@@ -13,7 +13,6 @@ from ultratwin.report.explanation import Explanation
 from ultratwin.report.metrics import METRICS, Metric, cost_metrics, count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Pairs, Title
 from ultratwin.report.tree import Node
-from ultratwin.units import format_si
 
 _RUNNERS_UP = 5
 _REASONS = 6
@@ -71,7 +70,7 @@ def _result(run: Run) -> Pairs:
 def _said(metric: Metric, value: Range) -> tuple[str, str, str]:
     low, expected, high = (each / metric.scale for each in (value.low, value.expected, value.high))
     if metric.unit == "USD":
-        return metric.label, f"{format_si(expected, 'USD')}", f"({format_si(low, '')} to {format_si(high, '')})"
+        return metric.label, f"${count_said(expected)}", f"({count_said(low)} to {count_said(high)})"
     unit = "" if metric.unit == metric.label else f" {metric.unit}"
     return metric.label, said(expected) + unit, f"({said(low)} to {said(high)})"
 

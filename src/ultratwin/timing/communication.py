@@ -112,7 +112,13 @@ class LayerCommunication:
 
 
 def layer_communication(
-    model: Model, tables: OperatorTables, plan: Plan, recipe: Recipe, wires: Wires, placed: Groups
+    model: Model,
+    tables: OperatorTables,
+    plan: Plan,
+    recipe: Recipe,
+    profile: Profile,
+    wires: Wires,
+    placed: Groups,
 ) -> LayerCommunication:
     """What the ranks of one stage say to each other in one layer.
 
@@ -130,11 +136,11 @@ def layer_communication(
     reduce = wires.time_s("all_reduce", hidden, placed.tensor)
     block_forward = np.where(sequence, gather + scatter, reduce)
     block_backward = np.where(sequence, 2 * gather + scatter, reduce)
-    dense_share = _dense_share(tables)
+    plain_layers = dense_share(tables)
     # an expert layer whose experts are not split by tensors has the attention block's communication only
-    blocks = 1 + np.where(np.asarray(plan.expert_tensor_parallel_size) >= sizes.tensor, 1.0, dense_share)
+    blocks = 1 + np.where(np.asarray(plan.expert_tensor_parallel_size) >= sizes.tensor, 1.0, plain_layers)
     context_forward, context_backward = _context_times(model, tables, sizes, recipe, wires, placed)
-    expert_forward, expert_backward = _expert_times(model, tables, sizes, recipe, wires, placed)
+    expert_forward, expert_backward = _expert_times(model, tables, sizes, recipe, profile, wires, placed)
     return LayerCommunication(
         tensor_forward=blocks * block_forward,
         tensor_backward=blocks * block_backward,
@@ -145,7 +151,8 @@ def layer_communication(
     )
 
 
-def _dense_share(tables: OperatorTables) -> float:
+def dense_share(tables: OperatorTables) -> float:
+    """Share of the layers whose feed-forward part is not a mixture of experts."""
     return float(sum(share for share, moe in zip(tables.layer_share[:, 0], tables.moe, strict=True) if moe is None))
 
 
@@ -169,24 +176,47 @@ def _pair(group: GroupShape) -> GroupShape:
 
 
 def _expert_times(
-    model: Model, tables: OperatorTables, sizes: Shard, recipe: Recipe, wires: Wires, placed: Groups
+    model: Model,
+    tables: OperatorTables,
+    sizes: Shard,
+    recipe: Recipe,
+    profile: Profile,
+    wires: Wires,
+    placed: Groups,
 ) -> tuple[Array, Array]:
-    """Dispatch and combine, forward and backward, of each layer kind [kind, candidate]."""
-    forward, backward = [], []
+    """Dispatch and combine, forward and backward alike, of each layer kind, [kind, candidate] twice."""
+    times = []
     for moe in tables.moe:
-        copies = 0.0 if moe is None else sizes.routed_tokens / sizes.expert_tensor * moe.experts_per_token
-        size = copies * model.hidden_size * DTYPE_BYTES[recipe.high]
-        exchange = wires.time_s("all_to_all", size, placed.expert) if moe is not None else size * 0.0
-        within = size * sizes.expert_tensor
-        share = (
-            wires.time_s("all_gather", within, placed.expert_tensor)
-            + wires.time_s("reduce_scatter", within, placed.expert_tensor)
-            if moe is not None
-            else 0.0
+        if moe is None:
+            times.append(np.zeros(1))
+            continue
+        token_bytes = sizes.routed_tokens / sizes.expert_tensor * model.hidden_size * DTYPE_BYTES[recipe.high]
+        exchange = _exchange_time_s(token_bytes, moe.experts_per_token, wires, placed.expert, profile)
+        within = token_bytes * moe.experts_per_token * sizes.expert_tensor
+        shared = wires.time_s("all_gather", within, placed.expert_tensor) + wires.time_s(
+            "reduce_scatter", within, placed.expert_tensor
         )
-        forward.append(2 * exchange + share + 0 * sizes.tokens)
-        backward.append(2 * exchange + share + 0 * sizes.tokens)
-    return np.stack(np.broadcast_arrays(*forward)), np.stack(np.broadcast_arrays(*backward))
+        times.append(np.atleast_1d(2 * exchange + shared))
+    stacked = np.stack(np.broadcast_arrays(*times))
+    return stacked, stacked
+
+
+def _exchange_time_s(token_bytes: Number, top_k: int, wires: Wires, group: GroupShape, profile: Profile) -> Number:
+    """One all-to-all of tokens to their experts.
+
+    Plainly, every rank sends each token top-k times, to wherever its experts are. A dispatcher that deduplicates sends a
+    token once to each domain that has any of its experts and copies it there (DeepEP, HybridEP):
+        domains reached by a token = N (1 - (1 - 1/N)^k), between domains over the same-numbered rank, then inside
+    """
+    copies = token_bytes * top_k
+    plain = wires.time_s("all_to_all", copies, group)
+    if profile.expert_dispatch != "deduplicated":
+        return plain
+    domains = np.maximum(np.asarray(group.num_domains, dtype=np.float64), 1.0)
+    reached = domains * (1.0 - (1.0 - 1.0 / domains) ** top_k)
+    across = wires.time_s("all_to_all", token_bytes * reached, GroupShape(ranks_per_domain=1.0, num_domains=domains))
+    inside = wires.time_s("all_to_all", copies, GroupShape(ranks_per_domain=group.ranks_per_domain, num_domains=1.0))
+    return np.where(domains > 1.0, np.minimum(np.maximum(across, inside), plain), plain)
 
 
 def pipeline_time_s(model: Model, plan: Plan, recipe: Recipe, wires: Wires, placed: Groups) -> Number:

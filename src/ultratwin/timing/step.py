@@ -16,6 +16,7 @@ from ultratwin.timing.communication import (
     DataCommunication,
     LayerCommunication,
     data_communication,
+    dense_share,
     groups,
     layer_communication,
     wires_of,
@@ -113,7 +114,7 @@ def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Pr
     stages = plan_stages(model, tables, profile, plan)
     held = weights(tables, plan, profile.vocab_multiple)
     compute = compute_times(tables, kernels, plan, recipe, profile)
-    said = layer_communication(model, tables, plan, recipe, wires, placed)
+    said = layer_communication(model, tables, plan, recipe, profile, wires, placed)
     data = data_communication(plan, held, stages, recipe, profile, wires, placed)
     layer = _layer_times(tables, compute, said, data, plan, profile)
     hop = pipeline_time_s(model, plan, recipe, wires, placed) * profile.collective_factor
@@ -160,6 +161,7 @@ def _layer_times(
     )
     device = forward + backward + again + tensor + context + expert + sharded
     host = profile.host_forward_s * np.where(full, 2.0, 1.0) + profile.host_backward_s
+    host = host + profile.host_expert_s * (1.0 - dense_share(tables))
     host = host + np.where(np.asarray(plan.tensor_parallel_size) > 1, profile.host_tensor_s, 0.0)
     return _Layer(
         linear=gemm_forward + mean(compute.gemm_backward),

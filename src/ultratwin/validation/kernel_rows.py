@@ -28,6 +28,8 @@ _PHASES: Final = {
 }  # fmt: skip
 _QUERY_SIZES: Final = ("batch", "seq_q", "seq_kv", "heads_q", "heads_kv", "head_dim")
 _BACKWARD_FLOP: Final = 2.5
+_ROPE_DIM: Final = 64.0
+"""Numbers of a latent key that are not part of the value, where a row gives the key's width alone (DeepSeek)."""
 
 
 class Unreadable(Exception):
@@ -110,7 +112,7 @@ def read_row(row: Row) -> KernelCall:
     kind, phase = (row.get("op_class") or "").strip(), (row.get("phase") or "").strip()
     readers = {
         "gemm": _gemm, "grouped_gemm": _gemm, "attention": _attention, "mla": _mla, "moe_fused": _moe,
-        "quantize": _pass, **dict.fromkeys(PASSES, _pass),
+        "sparse_attention": _sparse, "quantize": _pass, **dict.fromkeys(PASSES, _pass),
     }  # fmt: skip
     if kind not in readers:
         raise Unreadable(f'op_class "{kind}" has no kernel model' if kind else "op_class is empty")
@@ -126,10 +128,21 @@ def read_row(row: Row) -> KernelCall:
         table=table, chip=chip, cores=cores_measured(chip), dtype=dtype, stored_dtype=stored,
         library=library_name(row.get("framework") or "", row.get("kernel") or "", row.get("dtype") or "",
                              attention=kind in ("attention", "mla")),
-        phase=_pass_kind(row) if table == "memory_bound" else _PHASES[phase],
+        phase=_phase(row, table, sizes),
         causal=_is_causal(row, _PHASES[phase]), accumulate=phase == "wgrad",
         sizes=sizes, seconds=seconds * 1e-6 if seconds is not None else _from_rate(row, sizes, table, _PHASES[phase]),
     )  # fmt: skip
+
+
+def _phase(row: Row, table: str, sizes: dict[str, float]) -> str:
+    """Which constants of a table: kind of pass, or phase; "scores" is attention without values."""
+    if table == "memory_bound":
+        return _pass_kind(row)
+    if table in ("decode", "mla_decode"):
+        return "decode"
+    if table == "attention" and sizes["head_dim_v"] == 0:
+        return "scores"
+    return _PHASES[(row.get("phase") or "").strip()]
 
 
 def _gemm(row: Row, phase: str) -> tuple[str, dict[str, float]]:
@@ -148,6 +161,20 @@ def _attention(row: Row, phase: str) -> tuple[str, dict[str, float]]:
 def _mla(row: Row, phase: str) -> tuple[str, dict[str, float]]:
     sizes = {name: number(row, name) for name in ("batch", "seq_q", "seq_kv", "heads_q", "head_dim", "head_dim_v")}
     return ("mla_decode" if phase == "decode" else "mla_attention"), sizes
+
+
+def _sparse(row: Row, phase: str) -> tuple[str, dict[str, float]]:
+    """Attention over the chosen keys, or the scores (no values) that choose them."""
+    sizes = {name: number(row, name) for name in ("batch", "seq_q", "seq_kv", "heads_q", "head_dim")}
+    chosen = optional(row, "topk")
+    if chosen is None:
+        if phase == "decode":
+            raise Unreadable("topk is empty, and scores of one query have no kernel model")
+        return "attention", sizes | {"heads_kv": optional(row, "heads_kv") or 1.0, "head_dim_v": 0.0}
+    # every query reads keys of its own, so that each is a sequence
+    queries = {"batch": sizes["batch"] * sizes["seq_q"], "seq_q": 1.0, "seq_kv": min(sizes["seq_kv"], chosen)}
+    latent = optional(row, "head_dim_v") or sizes["head_dim"] - _ROPE_DIM
+    return "mla_decode", sizes | queries | {"head_dim_v": latent}
 
 
 def _moe(row: Row, phase: str) -> tuple[str, dict[str, float]]:

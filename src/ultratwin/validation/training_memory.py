@@ -243,7 +243,9 @@ def plan_of(row: Row) -> Plan:
     zero = integer(row, "zero_stage", 1)
     if zero > 3:
         raise Skip(f"unknown zero_stage {zero}")
-    recompute = word(row, "recompute", "none").lower()
+    recompute = word(row, "recompute").lower()
+    if not recompute:
+        raise Skip("recompute is empty")
     if recompute not in RECOMPUTE:
         raise Skip(f"unknown recompute {recompute!r}")
     schedule = "interleaved" if chunks > 1 and pipeline > 1 else "1f1b"
