@@ -54,9 +54,11 @@ from ultratwin.timing.kernels.model import PassKind
 
 SOFT_ERROR = 0.05
 """Errors below this count by their square, those above by their size, so that outliers don't lead the fit."""
-PRIOR_SIGMA = 0.25
-"""Constants that few points speak for stay within about this (in log) of the prior's."""
-FEW_POINTS, SOME_POINTS = 12, 200
+PRIOR_SIGMA, LOOSE_SIGMA = 0.25, 0.8
+"""How far (in log) constants that few points speak for may be from the prior's; the second from 30 points on."""
+STREAM_FRAC = 0.92
+"""Share of memory bandwidth that a streaming kernel reaches at most: BabelStream on H100, 0.87 (copy) to 0.95 (dot)."""
+FEW_POINTS, SOME_POINTS = 16, 200
 """Below the first number all points are fitted, none left out; below the second a prior holds."""
 
 # name -> (lowest, highest, starts)
@@ -266,13 +268,14 @@ def fit_one(key: Key, points: Points, prior: Fit | None) -> Fit:
     log_measured, weight = np.log(points.seconds[use]), np.sqrt(points.weight[use])
     near = None if prior is None else {name: getattr(prior, name) for name in variables.bounds}
     anchor = None if near is None else variables.of(near)
+    sigma = PRIOR_SIGMA if len(points.seconds) < 30 else LOOSE_SIGMA
 
     def residual(part: np.ndarray, begin: np.ndarray) -> np.ndarray:
         values = begin.copy()
         values[variables.free] = part
         constants = kind(**fixed, **variables.constants(values))
         error = weight * (np.log(predict(table, constants, chip, dtype, sizes, phase)) - log_measured)
-        return error if anchor is None else np.append(error, SOFT_ERROR * (values - anchor) / PRIOR_SIGMA)
+        return error if anchor is None else np.append(error, SOFT_ERROR * (values - anchor) / sigma)
 
     candidates = [] if few and near else list(starts(variables.bounds, points.seconds[use]))
     best: tuple[float, np.ndarray] | None = None
@@ -316,22 +319,23 @@ def prior_for(done: dict[Key, Fit], key: Key) -> Fit | None:
     return max(others, key=lambda o: o[:2])[2] if others else None
 
 
+ATTENTION_DEFAULTS = (
+    "transformer-engine",
+    "flash-attention-3",
+    "flash-attention-2",
+    "vllm/flash-attention-3",
+    "trtllm",
+    "vllm/flash-attention",
+)
 PREFERRED = {
     # what "default" stands for: the library of the usual training stack, else a CUDA-graph timing without host time
-    "gemm/bf16": ("transformer-engine", "trtllm", "vllm", "torch"),
-    "gemm/fp8": ("transformer-engine", "cublas", "trtllm", "vllm/cutlass", "deepgemm"),
+    "gemm/bf16": ("trtllm", "vllm", "transformer-engine", "torch"),
+    "gemm/fp8": ("transformer-engine", "cublas", "trtllm", "vllm/cutlass", "deepgemm", "vllm"),
     "gemm/nvfp4": ("cublas", "trtllm"),
     "grouped_gemm/bf16": ("transformer-engine",),
     "grouped_gemm/fp8": ("deepgemm",),
-    "attention/bf16": (
-        "transformer-engine",
-        "flash-attention-3",
-        "flash-attention-2",
-        "trtllm",
-        "vllm",
-        "vllm/flash-attention",
-    ),
-    "decode/bf16": ("trtllm", "vllm/flash-attention-3", "vllm/flash-attention", "flashinfer", "vllm"),
+    "attention/bf16": ATTENTION_DEFAULTS,
+    "decode/bf16": ("trtllm", "vllm/flash-attention-3", "vllm/flash-attention", "flashinfer"),
     "mla_attention/bf16": ("trtllm",),
     "mla_decode/bf16": ("trtllm",),
     "moe/bf16": ("trtllm/cutlass", "vllm"),
@@ -378,7 +382,8 @@ def default_passes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     missing = [
         kind for kind in get_args(PassKind) if not any(r["library"] == "default" and r["kind"] == kind for r in rows)
     ]
-    return rows + [best | {"library": "default", "kind": kind, "points": 0} for kind in missing]
+    default = best | {"library": "default", "points": 0, "memory_frac": min(best["memory_frac"], STREAM_FRAC)}
+    return rows + [default | {"kind": kind} for kind in missing]
 
 
 def toml(document: dict[str, Any]) -> str:

@@ -83,7 +83,7 @@ def _stage_parts(
         ) if is_first else 1.0,
     )  # fmt: skip
     gathered = np.where(zero >= 3, 2 * (held.layer_dense + held.layer_expert) * profile.parameter_bytes, 0.0)
-    per_layer, working = activation_bytes(tables, plan, sizes)
+    per_layer, working = activation_bytes(tables, plan, sizes, profile)
     logits = with_head * sizes.tokens * sizes.vocabulary * profile.logits_bytes
     return {
         "weights": kept(profile.parameter_bytes, 3),
@@ -94,10 +94,11 @@ def _stage_parts(
     }
 
 
-def activation_bytes(tables: OperatorTables, plan: Plan, sizes: Shard) -> tuple[Number, Number]:
+def activation_bytes(tables: OperatorTables, plan: Plan, sizes: Shard, profile: Profile) -> tuple[Number, Number]:
     """Bytes that one layer saves for one micro-batch, and what its recomputation holds meanwhile, [candidate].
 
-    Under full recomputation a layer keeps its input; all of one layer's activations live while it is redone.
+    Under full recomputation a layer keeps its input; all of one layer's activations live while it is redone. Attention
+    that is not fused keeps softmax, dropout output and mask of its scores too: 5 byte each (Korthikanti et al. 4.1).
     """
     kinds, share = slice(0, tables.num_owners - 2), tables.layer_share
     per_token = {
@@ -114,6 +115,9 @@ def activation_bytes(tables: OperatorTables, plan: Plan, sizes: Shard) -> tuple[
             selective_drops = selective_drops + size
         else:
             rest = rest + size
+    if profile.attention == "unfused":
+        heads = sum(core.num_heads * float(share[owner, 0]) for owner, core in tables.cores)
+        selective_drops = selective_drops + 5.0 * heads * np.asarray(plan.seq_length) * sizes.tokens / sizes.tensor
     full = np.asarray(plan.recompute) == RECOMPUTE.index("full")
     selective = np.asarray(plan.recompute) == RECOMPUTE.index("selective")
     layer_input = 2.0 * tables.hidden_size * sizes.sequence_tokens

@@ -57,8 +57,7 @@ def compute_times(
     Returns: seconds, [owner, candidate]
     """
     sizes = shard(plan, tables.vocab_size, profile.vocab_multiple)
-    forward, gradient, weight = _gemm_times(tables, kernels, sizes, recipe)
-    factor = profile.gemm_factor
+    forward, gradient, weight = _gemm_times(tables, kernels, sizes, recipe, profile)
     attention_forward, attention_backward = _attention_times(tables, kernels, plan, sizes, recipe, profile)
     vector_forward, vector_backward = _vector_times(tables, kernels, sizes, profile)
     if recipe.is_low:
@@ -66,9 +65,9 @@ def compute_times(
         vector_forward = vector_forward + profile.vector_factor * cast_forward
         vector_backward = vector_backward + profile.vector_factor * cast_backward
     return ComputeTimes(
-        gemm_forward=forward * factor,
-        gemm_backward=(gradient + weight) * factor,
-        weight=weight * factor,
+        gemm_forward=forward,
+        gemm_backward=gradient + weight,
+        weight=weight,
         attention_forward=attention_forward,
         attention_backward=attention_backward,
         vector_forward=vector_forward,
@@ -77,9 +76,9 @@ def compute_times(
 
 
 def _gemm_times(
-    tables: OperatorTables, kernels: KernelModel, sizes: Shard, recipe: Recipe
+    tables: OperatorTables, kernels: KernelModel, sizes: Shard, recipe: Recipe, profile: Profile
 ) -> tuple[Array, Array, Array]:
-    """Forward, input-gradient and weight-gradient products, each [owner, candidate]."""
+    """Forward, input-gradient and weight-gradient products, each [owner, candidate]; none beats FLOP over peak."""
     table = tables.gemms
     m, n, k, groups = np.broadcast_arrays(*gemm_shapes(table, sizes))
     totals: list[Array] = [np.zeros((tables.num_owners, 1))] * 3
@@ -94,8 +93,13 @@ def _gemm_times(
         )
         weight = kernels.gemm_time_s(nn, kk, mm, dtype=weight_dtype, groups=gg if grouped else 1, accumulate=True)
         owner_sum = table.owner_sum[:, rows]
-        for i, time in enumerate((both[: len(rows)], both[len(rows) :], weight)):
-            totals[i] = totals[i] + owner_sum @ time
+        flop = 2.0 * mm * nn * kk * gg
+        least = flop / kernels.chip.matmul_flop_per_s(dtype)
+        least_weight = least if weight_dtype == dtype else flop / kernels.chip.matmul_flop_per_s(weight_dtype)
+        for i, (time, bound) in enumerate(
+            ((both[: len(rows)], least), (both[len(rows) :], least), (weight, least_weight))
+        ):
+            totals[i] = totals[i] + owner_sum @ np.maximum(profile.gemm_factor * time, bound)
     return totals[0], totals[1], totals[2]
 
 

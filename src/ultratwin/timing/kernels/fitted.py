@@ -79,32 +79,38 @@ class Choice:
 def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only: str = "") -> tuple[Fit, bool]:
     """Constants for a number format and library, and whether they stand in for ones that nobody measured.
 
-    The chip's own for the format come first, whatever the library; then its own for a similar format; then those of
-    the chips that it is like. `only`: the phase, or the kind of pass.
+    For "default": the nearest chip's whose file names a default. Otherwise the chip's own for the format come first,
+    whatever the library; then its own for a similar format; then those of the chips that it is like.
+    `only`: the phase, or the kind of pass.
     Raises: CatalogueError if nobody has any
     """
     formats = [dtype, _SAME_FORMAT.get(dtype, dtype)]
-    strangers: list[Fit] = []
     files = [(at, file) for at, name in enumerate(stand_ins(chip_id, family)) if (file := kernel_file(name))]
-    if (
-        table == "memory_bound" and library == "default"
-    ):  # what was timed elsewhere may be an unfused, host-timed kernel
+    if library == "default":
         for distance, file in files:
-            for row in _rows(file, table, only):
-                if row.library == "default":
-                    return row, distance > 0
+            tables = (table, "gemm") if table == "grouped_gemm" else (table,)
+            named = {"default"} | {file.defaults.get(f"{name}/{each}", "") for name in tables for each in formats}
+            rows = [row for row in _rows(file, table, only) if row.library in named]
+            if found := _of_format(rows, formats, "default"):
+                return found, distance > 0
+    strangers: list[Fit] = []
     for distance, file in files:
         rows = _rows(file, table, only)
-        wanted = file.defaults.get(f"{table}/{dtype}", library) if library == "default" else library
-        for each in formats:
-            same = [row for row in rows if row.dtype == each]
-            if same:
-                best = max(same, key=lambda row: resemblance(wanted, row.library))
-                return best, distance > 0 or (library != "default" and resemblance(wanted, best.library) < 3)
+        if found := _of_format(rows, formats, library):
+            return found, distance > 0 or (library != "default" and resemblance(library, found.library) < 3)
         strangers += rows
     if not strangers:
         raise CatalogueError(f"no constants for {table} kernels {only}".strip(), where=str(FOLDER))
     return max(strangers, key=lambda row: resemblance(library, row.library)), True
+
+
+def _of_format(rows: list[Fit], formats: list[str], library: str) -> Fit | None:
+    """The row that resembles a library most, of the first format that any row has."""
+    for each in formats:
+        same = [row for row in rows if row.dtype == each]
+        if same:
+            return max(same, key=lambda row: resemblance(library, row.library))
+    return None
 
 
 def _rows(file: KernelFile, table: str, only: str) -> list[Fit]:
