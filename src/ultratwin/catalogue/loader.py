@@ -39,9 +39,10 @@ def sources() -> dict[str, Source]:
     return found
 
 
-def ids(kind: str) -> list[str]:
+@cache
+def ids(kind: str) -> tuple[str, ...]:
     """The ids of all entries of a kind, sorted."""
-    return sorted(path.name.removesuffix(".toml") for path in (DATA / kind).glob("*.toml"))
+    return tuple(sorted(path.name.removesuffix(".toml") for path in (DATA / kind).glob("*.toml")))
 
 
 @cache
@@ -59,7 +60,7 @@ def resolve(kind: str, name: str) -> str:
 
     Raises: CatalogueError if nobody has that name
     """
-    if (DATA / kind / f"{name}.toml").is_file():
+    if name in ids(kind):
         return name
     names = _names(kind)
     if name.lower() not in names:
@@ -71,7 +72,7 @@ def resolve(kind: str, name: str) -> str:
 
 @cache
 def _names(kind: str) -> dict[str, str]:
-    names = {}
+    names: dict[str, str] = {}
     for each in ids(kind):
         found = load_file(kind, DATA / kind / f"{each}.toml")
         for spelling in (each, found.name, *found.aliases):

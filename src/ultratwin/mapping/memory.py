@@ -9,6 +9,7 @@ import numpy as np
 from ultratwin.hardware.chip import Number
 from ultratwin.mapping.plan import RECOMPUTE, Plan
 from ultratwin.mapping.profile import Profile
+from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.schedules import by_schedule
 from ultratwin.mapping.sharding import Shard, Stages, Weights, shard
 from ultratwin.workload.tables import OperatorTables
@@ -26,8 +27,10 @@ class Memory:
     parts: dict[str, Number]
 
 
-def step_memory(tables: OperatorTables, plan: Plan, profile: Profile, stages: Stages, held: Weights) -> Memory:
-    """Peak memory of a training step on the fullest rank: the first pipeline stage, or the last with its logits.
+def step_memory(
+    tables: OperatorTables, plan: Plan, recipe: Recipe, profile: Profile, stages: Stages, held: Weights
+) -> Memory:
+    """Peak memory of a training step on the fullest rank: of the first, the fullest middle, or the last stage.
 
     Equation:  M = (P w + P g / s_g + P o / s_o + A + T)(1 + f) + c
     Symbols: P weights of the stage, w g o bytes of weight, gradient, optimizer state, s ZeRO's shards of each, A saved
@@ -36,33 +39,52 @@ def step_memory(tables: OperatorTables, plan: Plan, profile: Profile, stages: St
     Returns: bytes by purpose [candidate]
     Source: Rajbhandari et al. 2019 (arXiv 1910.02054) for ZeRO; Korthikanti et al. 2022 (arXiv 2205.05198) 4
     """
-    sizes = shard(plan, tables.vocab_size, profile.vocab_multiple)
-    first = _stage_parts(tables, plan, profile, sizes, stages.first, stages, held, is_first=True)
-    last = _stage_parts(tables, plan, profile, sizes, stages.last, stages, held, is_first=False)
-    fullest_is_last = np.asarray(sum(last.values())) > np.asarray(sum(first.values()))
-    parts: dict[str, Number] = {name: np.where(fullest_is_last, last[name], first[name]) for name in first}
+    situation = _Situation(
+        tables=tables, plan=plan, recipe=recipe, profile=profile, held=held,
+        sizes=shard(plan, tables.vocab_size, profile.vocab_multiple),
+    )  # fmt: skip
+    pipeline = np.asarray(plan.pipeline_parallel_size)
+    ahead = by_schedule(
+        plan.schedule, "micro_batches_in_flight", pipeline,
+        np.asarray(plan.num_micro_batches, dtype=np.float64), np.asarray(plan.virtual_pipeline_size),
+    )  # fmt: skip
+    alone = pipeline == 1
+    first = _stage_parts(situation, stages.first, np.where(alone, 1.0, ahead), 1.0, np.where(alone, 1.0, 0.0))
+    # the second stage starts one micro-batch later, so it has one less in flight; a pipeline of two has no middle
+    middle = _stage_parts(situation, np.where(pipeline > 2, stages.most, 0), np.maximum(ahead - 1.0, 1.0), 0.0, 0.0)
+    last = _stage_parts(situation, stages.last, 1.0, np.where(alone, 1.0, 0.0), 1.0)
+    parts = _fullest(_fullest(first, middle), last)
     allocated = sum(parts.values())
     parts["fragmentation"] = allocated * profile.allocator_frac
     parts["runtime"] = profile.context_bytes + 0.0 * allocated
     return Memory(allocated_bytes=allocated, total_bytes=sum(parts.values()), parts=parts)
 
 
+def _fullest(one: dict[str, Number], other: dict[str, Number]) -> dict[str, Number]:
+    """The parts of whichever stage holds more, per candidate."""
+    more = np.asarray(sum(other.values())) > np.asarray(sum(one.values()))
+    return {name: np.where(more, other[name], one[name]) for name in one}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Situation:
+    """What all stages of a plan share."""
+
+    tables: OperatorTables
+    plan: Plan
+    recipe: Recipe
+    profile: Profile
+    held: Weights
+    sizes: Shard
+
+
 def _stage_parts(
-    tables: OperatorTables,
-    plan: Plan,
-    profile: Profile,
-    sizes: Shard,
-    layers: Number,
-    stages: Stages,
-    held: Weights,
-    *,
-    is_first: bool,
+    case: _Situation, layers: Number, in_flight: Number, with_embedding: Number, with_head: Number
 ) -> dict[str, Number]:
-    only = np.asarray(plan.pipeline_parallel_size) == 1
-    with_embedding = 1.0 if is_first else np.where(only, 1.0, 0.0)
-    with_head = np.where(only, 1.0, 0.0) if is_first else 1.0
-    # tied weights are still held on both end stages of a pipeline
-    head = np.where(only, held.head, np.maximum(held.head, held.embedding))
+    """Bytes of one stage by purpose: so many layers, micro-batches in flight, and the embedding or head with them."""
+    plan, profile, held = case.plan, case.profile, case.held
+    # tied weights are held on both end stages of a pipeline
+    head = np.where(np.asarray(plan.pipeline_parallel_size) == 1, held.head, np.maximum(held.head, held.embedding))
     dense = layers * held.layer_dense + with_embedding * held.embedding + with_head * head
     expert = layers * held.layer_expert
     zero, ways = np.asarray(plan.zero_stage), np.maximum(plan.zero_shard_size, 1)
@@ -73,21 +95,15 @@ def _stage_parts(
         split = zero >= sharded_from
         return element_bytes * (dense / np.where(split, ways, 1) + expert / np.where(split, expert_ways, 1))
 
-    in_flight = np.where(
-        only,
-        1.0,
-        by_schedule(
-            plan.schedule, "micro_batches_in_flight",
-            np.asarray(plan.pipeline_parallel_size), np.asarray(plan.num_micro_batches, dtype=np.float64),
-            np.asarray(plan.virtual_pipeline_size),
-        ) if is_first else 1.0,
-    )  # fmt: skip
+    gradient = profile.fp16_gradient_bytes if case.recipe.high == "fp16" else profile.gradient_bytes
+    copies = np.where(np.asarray(plan.data_shard_size) > 1, profile.bucket_copy_bytes, 0.0)
     gathered = np.where(zero >= 3, 2 * (held.layer_dense + held.layer_expert) * profile.parameter_bytes, 0.0)
-    per_layer, working = activation_bytes(tables, plan, sizes, profile)
-    logits = with_head * sizes.tokens * sizes.vocabulary * profile.logits_bytes
+    per_layer, working = activation_bytes(case.tables, plan, case.sizes, profile)
+    logits = with_head * case.sizes.tokens * case.sizes.vocabulary * profile.logits_bytes
     return {
         "weights": kept(profile.parameter_bytes, 3),
-        "gradients": kept(profile.gradient_bytes, 2),
+        "gradients": kept(gradient, 2),
+        "gradient buckets": copies * (dense + expert),
         "optimizer state": kept(profile.optimizer_bytes, 1),
         "activations": per_layer * layers * in_flight,
         "temporary buffers": np.maximum(logits, np.maximum(working, gathered)) + 0.0 * dense,
@@ -120,6 +136,7 @@ def activation_bytes(tables: OperatorTables, plan: Plan, sizes: Shard, profile: 
         selective_drops = selective_drops + 5.0 * heads * np.asarray(plan.seq_length) * sizes.tokens / sizes.tensor
     full = np.asarray(plan.recompute) == RECOMPUTE.index("full")
     selective = np.asarray(plan.recompute) == RECOMPUTE.index("selective")
+    selective_drops, rest = selective_drops * profile.activation_factor, rest * profile.activation_factor
     layer_input = 2.0 * tables.hidden_size * sizes.sequence_tokens
     everything = rest + selective_drops
     return (

@@ -68,6 +68,10 @@ class Plan:
         """Ranks that ZeRO shards over: `shard_size` where given, else all that hold the same weights."""
         return np.where(np.asarray(self.shard_size) > 0, self.shard_size, self.data_shard_size)
 
+    def as_arrays(self) -> Plan:
+        """The same plans with every size an array of at least one candidate, so that formulas see one kind of shape."""
+        return Plan(**{each.name: np.atleast_1d(getattr(self, each.name)) for each in dataclasses.fields(self)})
+
     def at(self, index: int) -> Plan:
         """One candidate of an array of plans, as plain ints."""
         return Plan(

@@ -39,6 +39,9 @@ class Profile:
     vocab_multiple: what the vocabulary is padded to, times the tensor-parallel size [1]
     expert_imbalance: load of the busiest expert rank over the mean [1]
     straggler_frac: step time lost per doubling of ranks beyond one node [1]
+    activation_factor: saved activations over those of fused kernels [1]
+    fp16_gradient_bytes: as gradient_bytes, in FP16 training, where gradients need no FP32 sum [byte]
+    bucket_copy_bytes: per parameter, copies of gradients in all-reduce buckets [byte]
     logits_bytes: kept per token and vocabulary entry on the last stage [byte]
     allocator_frac, context_bytes: memory lost to fragmentation, and to the runtime [1], [byte]
     """
@@ -75,6 +78,9 @@ class Profile:
     expert_imbalance: Number
     straggler_frac: Number
     logits_bytes: Number
+    activation_factor: Number
+    fp16_gradient_bytes: Number
+    bucket_copy_bytes: Number
     allocator_frac: Number
     context_bytes: Number
     step_spread_frac: Number

@@ -154,14 +154,14 @@ def uniform_stages(num_layers: int, plan: Plan) -> Stages:
 
 
 def cost_balanced_stages(num_layers: int, plan: Plan, layer_cost: float, head_cost: float) -> Stages:
-    """Layers go to the stage in which their cumulative cost falls, so the head's stage holds fewer (nanotron).
+    """Layers go to stages by cumulative cost, so the head's stage holds fewer (nanotron).
 
-    Equation: T = L c + H; stage i ends where the cumulative cost passes (i + 1) T / p
+    Equation: T = L c + H; stage i ends with the layer whose cumulative cost passes (i + 1) T / p
     """
     stages = np.asarray(plan.pipeline_parallel_size)
     per_stage = (num_layers * layer_cost + head_cost) / stages / layer_cost
-    before_last = np.minimum(np.floor(per_stage * (stages - 1) + 1e-9), num_layers)
+    before_last = np.minimum(np.ceil(per_stage * (stages - 1) - 1e-9), num_layers)
     last = np.where(stages > 1, num_layers - before_last, num_layers)
-    first = np.where(stages > 1, np.minimum(np.floor(per_stage + 1e-9), num_layers), num_layers)
+    first = np.where(stages > 1, np.minimum(np.ceil(per_stage - 1e-9), num_layers), num_layers)
     most = np.where(stages > 2, np.minimum(np.ceil(per_stage - 1e-9), num_layers), np.maximum(first, last))
     return Stages(most=np.maximum(most, np.maximum(first, last)), first=first, last=last, layers=num_layers)

@@ -39,12 +39,11 @@ class Setting:
     profile: Profile
 
 
-def plan_memory(setting: Setting, plan: Plan) -> Memory:
-    """Memory of plans [candidate]."""
-    tables = operator_tables(setting.model)
-    stages = plan_stages(setting.model, tables, setting.profile, plan)
-    held = weights(tables, plan, setting.profile.vocab_multiple)
-    return step_memory(tables, plan, setting.profile, stages, held)
+def plan_memory(model: Model, recipe: Recipe, profile: Profile, plan: Plan) -> Memory:
+    """Memory of plans [candidate]; no machine is asked for, as none changes it."""
+    tables, plan = operator_tables(model), plan.as_arrays()
+    stages = plan_stages(model, tables, profile, plan)
+    return step_memory(tables, plan, recipe, profile, stages, weights(tables, plan, profile.vocab_multiple))
 
 
 def evaluate(setting: Setting, plan: Plan, num_ranks: Number, *, domain_size: float = 0.0) -> Evaluation:
@@ -52,8 +51,9 @@ def evaluate(setting: Setting, plan: Plan, num_ranks: Number, *, domain_size: fl
 
     Plans that can't run are timed too where their sizes allow it: the array has no holes.
     """
+    plan = plan.as_arrays()
     codes = shape_reasons(setting.model, plan, num_ranks, domain_size=domain_size)
-    memory = plan_memory(setting, plan)
+    memory = plan_memory(setting.model, setting.recipe, setting.profile, plan)
     return Evaluation(
         plan=plan,
         codes=memory_reasons(codes, memory, per_rank(setting.pool)),

@@ -109,6 +109,7 @@ def training_run(
     tokens_per_step = float(plan.global_batch_size) * float(plan.seq_length)
     num_steps = int(np.ceil(tokens / tokens_per_step))
     duration = step * num_steps
+    spread = sampler.spread(duration)  # before what follows draws facts that time does not depend on
     chips = float(plan.num_ranks) / setting.pool.ranks_per_chip
     power = chips * _power_w_per_chip(sampled.pool, system, times, sampler)
     regional = loader.entry("regions", region).figures
@@ -130,7 +131,7 @@ def training_run(
         carbon_kg=range_of(carbon),
         cost_usd=costs,
         cost_notes=notes,
-        spread=sampler.spread(duration),
+        spread=spread,
         parts={name: float(np.ravel(value)[0]) for name, value in times.parts.items()},
     )
 

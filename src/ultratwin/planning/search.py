@@ -76,6 +76,8 @@ def _laid_out(
     used = columns["tensor_parallel_size"] * columns["pipeline_parallel_size"] * columns["context_parallel_size"]
     chunks = columns["virtual_pipeline_size"]
     keep = (num_ranks % used == 0) & ((chunks == 1) | (columns["pipeline_parallel_size"] > 1))
+    if "data_parallel_size" in fixed:
+        keep &= num_ranks // used == fixed["data_parallel_size"]
     columns = {name: column[keep] for name, column in columns.items()}
     tensor = columns["tensor_parallel_size"]
     columns["data_parallel_size"] = num_ranks // used[keep]

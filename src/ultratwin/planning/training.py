@@ -63,8 +63,8 @@ class TrainingQuestion:
 class TrainingAnswer:
     """The answer: the plan and its run, or why none can run.
 
-    `plan`, `run`, `memory` are None where nothing is feasible; `rejected` says why. `found` is None where the layout was
-    given whole.
+    `run` is None where nothing is feasible; `rejected` says why. A layout that was given whole keeps its plan and memory
+    even then, and has no `found`.
     """
 
     model: Model
@@ -109,7 +109,7 @@ def answer_training(question: TrainingQuestion) -> TrainingAnswer:
         rejected = None if plan else _no_plan(found, system)
     tokens = question.tokens or 20.0 * parameter_count(model)
     run = None
-    if plan is not None:
+    if plan is not None and rejected is None:
         run = training_run(
             setting, system, plan, tokens=tokens, region=question.region,
             price_usd_per_chip_s=question.price_usd_per_chip_s, seed=question.seed,
@@ -125,7 +125,7 @@ def answer_training(question: TrainingQuestion) -> TrainingAnswer:
         num_active_parameters=active_parameter_count(model),
         plan=plan,
         run=run,
-        memory=None if plan is None else plan_memory(setting, plan),
+        memory=None if plan is None else plan_memory(model, setting.recipe, setting.profile, plan),
         memory_capacity_bytes=float(per_rank(system.pool).chip.memory_bytes),
         rejected=rejected,
         found=found,
@@ -178,7 +178,7 @@ def _fixed_axes(question: TrainingQuestion, model: Model, ranks: int) -> dict[st
     return {**question.layout, "seq_length": seq, "global_batch_size": batch}
 
 
-def _given_plan(setting: Setting, fixed: Mapping[str, int], ranks: int) -> tuple[Plan | None, Rejected | None]:
+def _given_plan(setting: Setting, fixed: Mapping[str, int], ranks: int) -> tuple[Plan, Rejected | None]:
     """The plan of a layout that is given whole; what it leaves open has the usual default.
 
     Raises: ScenarioError if the sizes don't multiply out to the chips
@@ -196,10 +196,8 @@ def _given_plan(setting: Setting, fixed: Mapping[str, int], ranks: int) -> tuple
     values.setdefault("schedule", SCHEDULE_NAMES.index("interleaved" if interleaved else "1f1b"))
     plan = Plan(**values)
     result = evaluate(setting, plan, ranks)
-    code = int(result.codes)
-    if code:
-        return None, rejection(code, result.memory, per_rank(setting.pool))
-    return plan, None
+    code = int(result.codes[0])
+    return plan, rejection(code, result.memory, per_rank(setting.pool)) if code else None
 
 
 def _no_plan(found: Found, system: System) -> Rejected:

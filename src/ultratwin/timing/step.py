@@ -108,6 +108,7 @@ def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Pr
     Returns: seconds by cause [candidate]
     Source: docs/explanation/training-step.md derives every term
     """
+    plan = plan.as_arrays()
     kernels, ranks = pool_kernels(pool), per_rank(pool)
     wires, placed = wires_of(ranks), groups(plan, ranks.domain.size)
     tables = operator_tables(model)

@@ -14,17 +14,16 @@ import numpy as np
 
 from ultratwin.errors import CatalogueError, UltratwinError
 from ultratwin.hardware.chip import Number, load_chip
-from ultratwin.mapping.memory import Memory, step_memory
+from ultratwin.mapping.memory import Memory
 from ultratwin.mapping.plan import RECOMPUTE, Plan, stack_plans
 from ultratwin.mapping.profile import Profile, find_profile
+from ultratwin.mapping.recipe import Recipe, recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
-from ultratwin.mapping.sharding import weights
-from ultratwin.timing.step import plan_stages
+from ultratwin.planning.evaluate import plan_memory
 from ultratwin.validation.result import RowResult
 from ultratwin.validation.rows import Row, Skip, integer, number, row_id, word
 from ultratwin.workload.model import Attention, Layer, Mlp, Model
 from ultratwin.workload.parameters import parameter_count
-from ultratwin.workload.tables import operator_tables
 
 FITS: Final = "fits"
 PEAK: Final = "peak_memory_bytes"
@@ -47,6 +46,7 @@ class Occupancy:
     id: str
     model: Model
     plan: Plan
+    recipe: Recipe
     profile: Profile
     capacity_bytes: float
     measured_fits: float | None
@@ -77,25 +77,18 @@ def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
 
 def memories(asked: Sequence[Occupancy]) -> list[tuple[float, float]]:
     """Bytes that the framework's counter shows, and bytes needed, of each row; rows of one model are one array."""
-    together: dict[tuple[Model, Profile], list[int]] = {}
+    together: dict[tuple[Model, Recipe, Profile], list[int]] = {}
     for at, each in enumerate(asked):
-        together.setdefault((each.model, each.profile), []).append(at)
+        together.setdefault((each.model, each.recipe, each.profile), []).append(at)
     found = [(0.0, 0.0)] * len(asked)
-    for (model, profile), members in together.items():
+    for (model, precision, profile), members in together.items():
         plan = stack_plans([asked[at].plan for at in members])
-        memory = plan_memory(model, profile, plan)
+        memory = plan_memory(model, precision, profile, plan)
         logged = np.broadcast_to(logged_peak_bytes(model, plan, memory, profile), len(members))
         total = np.broadcast_to(memory.total_bytes, len(members))
         for at, shown, needed in zip(members, logged.tolist(), total.tolist(), strict=True):
             found[at] = (shown, needed)
     return found
-
-
-def plan_memory(model: Model, profile: Profile, plan: Plan) -> Memory:
-    """Memory of plans [candidate]; no machine is asked for, as none changes it."""
-    tables = operator_tables(model)
-    stages = plan_stages(model, tables, profile, plan)
-    return step_memory(tables, plan, profile, stages, weights(tables, plan, profile.vocab_multiple))
 
 
 def logged_peak_bytes(model: Model, plan: Plan, memory: Memory, profile: Profile) -> Number:
@@ -112,7 +105,7 @@ def logged_peak_bytes(model: Model, plan: Plan, memory: Memory, profile: Profile
     if profile.peak_counter == "step":
         return memory.allocated_bytes
     data, held = np.asarray(plan.data_parallel_size), memory.parts["weights"] / profile.parameter_bytes
-    reduced = np.where(data > 1, _WIRE_BYTES * held, 0.0)
+    reduced = memory.parts["gradient buckets"]
     gathered = np.where((data > 1) & (np.asarray(plan.zero_stage) > 0), _WIRE_BYTES * held * (1 + 1 / data), 0.0)
     tokens = np.asarray(plan.micro_batch_size) * plan.seq_length / plan.context_parallel_size
     boundary = np.where(np.asarray(plan.tensor_parallel_size) > 1, 2 * _WIRE_BYTES * model.hidden_size * tokens, 0.0)
@@ -161,6 +154,7 @@ def occupancy_of(row: Row, line: int) -> Occupancy:
         id=row_id(row, line),
         model=model_of(row),
         plan=plan_of(row),
+        recipe=recipe(word(row, "precision", "bf16")),
         profile=find_profile(" ".join(word(row, name) for name in ("framework", "model", "source", "note"))),
         capacity_bytes=_capacity_bytes(row),
         measured_fits={"yes": 1.0, "no": 0.0, "1": 1.0, "0": 0.0, "true": 1.0, "false": 0.0}.get(verdict),
