@@ -75,7 +75,7 @@ def test_many_plans_at_once_give_what_each_gives_alone(model: str, system: str, 
         assert float(np.ravel(alone.memory.total_bytes)[0]) == pytest.approx(
             float(together.memory.total_bytes[at]), rel=1e-9
         )
-        assert int(alone.codes) == int(together.codes[at])
+        assert int(alone.codes[0]) == int(together.codes[at])
 
 
 @settings(max_examples=150, deadline=None)
@@ -172,7 +172,7 @@ def test_reasons_name_what_does_not_divide() -> None:
         Plan(context_parallel_size=3, seq_length=4096): "context parallelism doesn't divide the sequence",
     }
     for plan, reason in wrong.items():
-        assert REASONS[int(shape_reasons(model, plan, plan.num_ranks))].startswith(reason), plan
+        assert REASONS[int(np.ravel(shape_reasons(model, plan, plan.num_ranks))[0])].startswith(reason), plan
 
 
 def test_every_recipe_can_be_timed_on_every_chip() -> None:
@@ -184,4 +184,4 @@ def test_every_recipe_can_be_timed_on_every_chip() -> None:
 
 def test_trainium3_runs_mxfp4_no_faster_than_mxfp8() -> None:
     chip = load_chip("trainium3")
-    assert chip.matmul_flop_per_s("mxfp4") == chip.matmul_flop_per_s("mxfp8")
+    assert chip.matmul_flop_per_s("mxfp4") == pytest.approx(chip.matmul_flop_per_s("mxfp8"), rel=1e-3)

@@ -65,6 +65,8 @@ def read_runs(path: Path) -> dict[str, dict[bool, list[Run]]]:
                 run = run_of(row, line)
             except Skip:
                 continue
+            if run.measured_s is None:
+                continue
             runs[run.profile.id][is_fitted_half(row["config_id"])].append(run)
     return runs
 

@@ -150,7 +150,9 @@ def uniform_stages(num_layers: int, plan: Plan) -> Stages:
     most = -(-num_layers // (stages * chunks)) * chunks
     missing = most * stages - num_layers
     from_last = np.minimum(-(-missing // 2), most)
-    return Stages(most=most, first=most - (missing - from_last), last=most - from_last, layers=num_layers)
+    first, last = most - (missing - from_last), most - from_last
+    # a pipeline of two stages has none but these
+    return Stages(most=np.where(stages > 2, most, np.maximum(first, last)), first=first, last=last, layers=num_layers)
 
 
 def cost_balanced_stages(num_layers: int, plan: Plan, layer_cost: float, head_cost: float) -> Stages:

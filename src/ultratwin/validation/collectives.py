@@ -96,7 +96,7 @@ class Question:
     network: Network
     algorithm: str | None
     overhead_s: float
-    measured_s: float
+    measured_s: float | None
 
     expert: ExpertCall | None = None
 
@@ -198,9 +198,7 @@ def _expert_question(row: Row, phase: str) -> Question:
 
     Rows that print only a bandwidth have no time to compare with: what they count as bytes is not in the row.
     """
-    measured = _number(row, "time_us") * 1e-6
-    if not measured:
-        raise Skip("time_us is empty, and the row does not say what bytes its bandwidth counts")
+    measured = _number(row, "time_us") * 1e-6 or None
     library, ranks = row.get("library", ""), stated(row, "ranks")
     network, per_domain, domains = _network(row, phase, ranks)
     dtypes = row.get("dtype", "").split("/")
@@ -269,7 +267,7 @@ def _framework_launch_s(library: str, operation: str, network: Network, domains:
     return 0.0
 
 
-def _measured_s(row: Row, operation: str, size: float, ranks: float) -> float:
+def _measured_s(row: Row, operation: str, size: float, ranks: float) -> float | None:
     """The time itself, else the size over a bandwidth: a printed GB/s may be GiB/s, so the time comes first."""
     time, algorithm_bw, bus_bw = (_number(row, key) for key in ("time_us", "algbw_gbs", "busbw_gbs"))
     if time:
@@ -279,7 +277,7 @@ def _measured_s(row: Row, operation: str, size: float, ranks: float) -> float:
     if bus_bw:
         factor = _BUS_FACTOR.get(operation)
         return size * (factor * (ranks - 1) / ranks if factor else 1.0) / (bus_bw * 1e9)
-    raise Skip("neither time nor bandwidth")
+    return None
 
 
 def _network(row: Row, operation: str, ranks: float) -> tuple[Network, float, float]:

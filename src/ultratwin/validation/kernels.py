@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import defaultdict
 from functools import cache
@@ -65,8 +64,6 @@ def _predict_group(rows: list[Row], members: list[tuple[int, KernelCall]]) -> di
             measured=call.seconds, low=time_s * math.exp(-high_error), high=time_s * math.exp(-low_error),
             groups=_groups(rows[at]),
         )  # fmt: skip
-        if call.seconds is None:
-            result = dataclasses.replace(result, status="skipped", reason="time_us is empty and no rate gives it")
         found[at] = result
     return found
 

@@ -113,11 +113,9 @@ def _predict(row: Row, at: int) -> RowResult:
         return _skipped(row_id, error.what, groups)
     if not math.isfinite(profile.time_s):
         return _skipped(row_id, "sizes give no finite time", groups)
-    known = question.seconds is not None
     return RowResult(
-        id=row_id, metric="time_s", unit="s", status="scored" if known else "skipped",
-        predicted=profile.time_s, measured=question.seconds, low=profile.low_s, high=profile.high_s,
-        reason="" if known else "total_us_median is empty", groups=groups,
+        id=row_id, metric="time_s", unit="s", status="scored", predicted=profile.time_s, measured=question.seconds,
+        low=profile.low_s, high=profile.high_s, groups=groups,
     )  # fmt: skip
 
 
