@@ -206,9 +206,10 @@ def test_broken_rows_are_counted_and_named() -> None:
         'unknown chip "abacus"': row(M=1, N=1, K=1, time_us=1, chip="abacus"),
         "phase": row(M=1, N=1, K=1, time_us=1, phase="unknown"),
         "batch is empty": row(op_class="attention", seq_q=1, time_us=1),
-        "time_us is empty": row(M=1, N=1, K=1),
     }
     results = predict_rows([good, *bad.values(), {}])
+    unmeasured = predict_rows([row(M=1, N=1, K=1)])[0]
+    assert (unmeasured.status, unmeasured.measured) == ("scored", None)
     assert results[0].status == "scored"
     assert results[0].low < results[0].predicted < results[0].high  # type: ignore[operator]
     for reason, result in zip(bad, results[1:], strict=False):

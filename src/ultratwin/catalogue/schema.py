@@ -94,6 +94,7 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     based_on: str = ""
     until: str = ""
     attention: str = ""
+    kernel_library: str = ""
     stage_split: str = ""
     peak_counter: str = ""
     zero_gradients: str = ""

@@ -24,6 +24,7 @@ class Profile:
     attention: "flash" (scores never leave the chip) or "unfused" (scores and softmax go through memory)
     zero_gradients: under ZeRO 1 gradients are "reduce_scatter"-ed, or "all_reduce"-d as without ZeRO
     expert_dispatch: tokens travel to experts "plain" (once per expert) or "deduplicated" (once per domain)
+    kernel_library: whose kernels it calls, as catalogue/data/kernels names them; "default" is the chip's usual
     stage_split: "uniform" or "cost" (see mapping.sharding)
     peak_counter: what the framework's own peak-memory counter covers: the "step", or the "optimizer" phase only
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
@@ -48,6 +49,7 @@ class Profile:
 
     id: str
     attention: str
+    kernel_library: str
     stage_split: str
     peak_counter: str
     zero_gradients: str
@@ -87,7 +89,7 @@ class Profile:
 
 
 GENERIC = "generic"
-_TEXTS: Final = ("attention", "stage_split", "peak_counter", "zero_gradients", "expert_dispatch")
+_TEXTS: Final = ("attention", "stage_split", "peak_counter", "zero_gradients", "expert_dispatch", "kernel_library")
 
 
 @cache

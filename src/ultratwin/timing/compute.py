@@ -90,8 +90,12 @@ def _gemm_times(
             np.concatenate([kk, nn]),
             dtype=dtype,
             groups=np.concatenate([gg, gg]) if grouped else 1,
+            library=profile.kernel_library,
         )
-        weight = kernels.gemm_time_s(nn, kk, mm, dtype=weight_dtype, groups=gg if grouped else 1, accumulate=True)
+        weight = kernels.gemm_time_s(
+            nn, kk, mm, dtype=weight_dtype, groups=gg if grouped else 1, accumulate=True,
+            library=profile.kernel_library,
+        )  # fmt: skip
         owner_sum = table.owner_sum[:, rows]
         flop = 2.0 * mm * nn * kk * gg
         least = flop / kernels.chip.matmul_flop_per_s(dtype)
@@ -125,14 +129,14 @@ def _attention_times(
     forward, backward = np.zeros((tables.num_owners, *shape)), np.zeros((tables.num_owners, *shape))
     one = _flash_times if profile.attention == "flash" else _unfused_times
     for owner, core in tables.cores:
-        fwd, bwd = one(core, kernels, plan, sizes, recipe)
+        fwd, bwd = one(core, kernels, plan, sizes, recipe, profile.kernel_library)
         forward[owner] += fwd * profile.attention_factor
         backward[owner] += bwd * profile.attention_factor
     return forward, backward
 
 
 def _flash_times(
-    core: AttentionCore, kernels: KernelModel, plan: Plan, sizes: Shard, recipe: Recipe
+    core: AttentionCore, kernels: KernelModel, plan: Plan, sizes: Shard, recipe: Recipe, library: str
 ) -> tuple[Number, Number]:
     # context parallelism gives each rank two opposite chunks of the sequence, so that causal work is even: on average
     # its s/CP queries meet half of all s keys, which is a causal square of the same area
@@ -147,7 +151,13 @@ def _flash_times(
     )
     times = [
         kernels.attention_time_s(
-            *arguments, head_dim_v=core.head_dim_v, causal=True, window=core.window, phase=phase, dtype=recipe.high
+            *arguments,
+            head_dim_v=core.head_dim_v,
+            causal=True,
+            window=core.window,
+            phase=phase,
+            dtype=recipe.high,
+            library=library,
         )
         for phase in ("forward", "backward")
     ]
@@ -155,7 +165,7 @@ def _flash_times(
 
 
 def _unfused_times(
-    core: AttentionCore, kernels: KernelModel, plan: Plan, sizes: Shard, recipe: Recipe
+    core: AttentionCore, kernels: KernelModel, plan: Plan, sizes: Shard, recipe: Recipe, library: str
 ) -> tuple[Number, Number]:
     """Scores and values as batched products, with mask, softmax and dropout as passes over the s x s scores.
 
@@ -166,8 +176,8 @@ def _unfused_times(
     seq = np.asarray(plan.seq_length, dtype=np.float64)
     rows = seq / plan.context_parallel_size
     scores = groups * rows * seq * DTYPE_BYTES[recipe.high]
-    keys = kernels.gemm_time_s(rows, seq, core.head_dim, groups=groups, dtype=recipe.high)
-    values = kernels.gemm_time_s(rows, core.head_dim_v, seq, groups=groups, dtype=recipe.high)
+    keys = kernels.gemm_time_s(rows, seq, core.head_dim, groups=groups, dtype=recipe.high, library=library)
+    values = kernels.gemm_time_s(rows, core.head_dim_v, seq, groups=groups, dtype=recipe.high, library=library)
     forward = keys + values + kernels.memory_bound_time_s(4.5 * scores, kind="softmax", num_kernels=2)
     backward = 2 * (keys + values) + kernels.memory_bound_time_s(5.5 * scores, kind="softmax", num_kernels=2)
     return forward, backward

@@ -12,7 +12,7 @@ class Skip(Exception):
 
 
 def number(row: Row, key: str, default: float | None = None) -> float:
-    """A positive, finite number of a row; zero only where the default is zero.
+    """A positive, finite number of a row; zero only where there is a default.
 
     Raises: Skip if it is missing (and has no default) or broken
     """
@@ -25,7 +25,7 @@ def number(row: Row, key: str, default: float | None = None) -> float:
         value = float(text)
     except ValueError:
         raise Skip(f"{key} is not a number: {text[:40]!r}") from None
-    if not math.isfinite(value) or value < 0 or (value == 0 and default != 0):
+    if not math.isfinite(value) or value < 0 or (value == 0 and default is None):
         raise Skip(f"{key} is not a positive number: {text[:40]!r}")
     return value
 

@@ -286,6 +286,8 @@ def plan_of(row: Row, model: Model) -> Plan:
     tensor, pipeline = integer(row, "tp", 1), integer(row, "pp", 1)
     context, expert = integer(row, "cp", 1), integer(row, "ep", 1)
     ranks = integer(row, "n_chips") * integer(row, "ranks_per_chip", 1)
+    if min(tensor, pipeline, context, expert, ranks) < 1:
+        raise Skip("a parallel size is zero")
     data = integer(row, "dp", 0) or ranks // (tensor * pipeline * context)
     if tensor * pipeline * context * data != ranks:
         raise Skip(f"TP x PP x CP x DP = {tensor * pipeline * context * data}, not the {ranks} ranks")

@@ -79,7 +79,8 @@ class Choice:
 def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only: str = "") -> tuple[Fit, bool]:
     """Constants for a number format and library, and whether they stand in for ones that nobody measured.
 
-    For "default": the nearest chip's whose file names a default. Otherwise the chip's own for the format come first,
+    For "default", and for a library that nobody resembles: the nearest chip's whose file names a default. Otherwise the
+    chip's own for the format come first,
     whatever the library; then its own for a similar format; then those of the chips that it is like.
     `only`: the phase, or the kind of pass.
     Raises: CatalogueError if nobody has any
@@ -93,6 +94,13 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
             rows = [row for row in _rows(file, table, only) if row.library in named]
             if found := _of_format(rows, formats, "default"):
                 return found, distance > 0
+    elif not any(
+        resemblance(library, row.library)
+        for _, file in files
+        for row in _rows(file, table, only)
+        if row.dtype in formats
+    ):
+        return picked(chip_id, family, table, dtype, "default", only)
     strangers: list[Fit] = []
     for distance, file in files:
         rows = _rows(file, table, only)
