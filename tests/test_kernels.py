@@ -149,7 +149,7 @@ def test_stand_ins_end_at_the_family_and_widen_the_range() -> None:
     with pytest.raises(CatalogueError, match="abacus"):
         stand_ins("abacus-1", "abacus")
     for name in likeness().chips:
-        assert name in loader.ids("chips"), name
+        assert name in loader.ids("chips") or name == "tpu-xla", name  # the documented arrays, no chip of its own
     own, stands_in = picked("h100-sxm", "nvidia", "gemm", "bf16", "trtllm-1.3.0rc20")
     assert not stands_in
     other, stands_in = picked("h100-nvl", "nvidia", "gemm", "bf16", "trtllm-1.3.0rc20")

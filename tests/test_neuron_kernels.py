@@ -77,7 +77,6 @@ def test_measured_counters_are_predicted_too() -> None:
         ({"instance": "nowhere9.large"}, "unknown chip"),
         ({"instance": "h100-sxm"}, "no NeuronCores"),
         ({"lnc": "64"}, "64 cores"),
-        ({"total_us_median": ""}, "total_us_median is empty"),
     ],
 )
 def test_rows_that_cannot_be_scored_say_why(change: dict[str, str], reason: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ultratwin.mapping.profile import load_profile
+from ultratwin.mapping.recipe import recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.validation.rows import Skip
 from ultratwin.validation.training_memory import (
@@ -102,8 +103,8 @@ def test_the_framework_is_found_in_any_text_of_the_row() -> None:
 def test_a_counter_of_the_optimizer_phase_shows_no_activations() -> None:
     row = {**ROW, "tp": "1", "pp": "1", "dp": "16"}
     model, plan, profile = model_of(row), plan_of(row), load_profile("nanotron")
-    memory = plan_memory(model, profile, plan)
-    held = float(memory.parts["weights"]) / float(profile.parameter_bytes)
+    memory = plan_memory(model, recipe("bf16"), profile, plan)
+    held = float(memory.parts["weights"][0]) / float(profile.parameter_bytes)
     # buckets of 16-bit gradients 2 P, gathered weights 2 P (1 + 1/16), 80 MB beside
     expected = sum(float(memory.parts[name]) for name in ("weights", "gradients", "optimizer state"))
     expected += held * (2 + 2 * (1 + 1 / 16)) + 80e6

@@ -73,13 +73,9 @@ class Plan:
         return Plan(**{each.name: np.atleast_1d(getattr(self, each.name)) for each in dataclasses.fields(self)})
 
     def at(self, index: int) -> Plan:
-        """One candidate of an array of plans, as plain ints."""
-        return Plan(
-            **{
-                each.name: int(value[index]) if isinstance(value := getattr(self, each.name), np.ndarray) else value
-                for each in dataclasses.fields(self)
-            }
-        )
+        """One candidate of an array of plans, as plain ints. A size of one element is the same for all candidates."""
+        sizes = {each.name: np.atleast_1d(getattr(self, each.name)) for each in dataclasses.fields(self)}
+        return Plan(**{name: int(size[index if len(size) > 1 else 0]) for name, size in sizes.items()})
 
     def describe(self) -> str:
         """The plan in a line, the field's abbreviations, defaults left out."""

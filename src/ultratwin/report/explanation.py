@@ -43,9 +43,10 @@ _PARTS: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
 }
 _MEMORY_PARTS: Final[dict[str, tuple[str, ...]]] = {
     "weights": ("parameter_bytes",),
-    "gradients": ("gradient_bytes",),
+    "gradients": ("gradient_bytes", "fp16_gradient_bytes"),
+    "gradient buckets": ("bucket_copy_bytes",),
     "optimizer state": ("optimizer_bytes",),
-    "activations": (),
+    "activations": ("activation_factor",),
     "temporary buffers": ("logits_bytes",),
     "fragmentation": ("allocator_frac",),
     "runtime": ("context_bytes",),
