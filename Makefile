@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test check bench docs clean
 
 setup: $(VENV)/.ready
 
@@ -27,3 +27,7 @@ bench: setup
 
 clean:
 	rm -rf $(VENV) build dist
+
+docs: setup
+	$(BIN)/python tools/make_picture.py
+	$(BIN)/python tools/make_scoreboard.py

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import hashlib
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from ultratwin.catalogue import loader
 from ultratwin.catalogue.schema import ProfileEntry
 from ultratwin.mapping.profile import Profile, load_profile
 from ultratwin.validation.rows import Skip
+from ultratwin.validation.split import is_fitted_half
 from ultratwin.validation.training import Run, predicted_times_s, run_of
 
 # constant -> (least, most, unit, SI per unit); which of them a profile fits is what its file states as "measured"
@@ -49,11 +49,6 @@ CONSTANTS = {
 }
 TRUTH = Path(__file__).parents[1] / "src/ultratwin/validation/truth/training.csv"
 PROFILES = loader.DATA / "profiles"
-
-
-def is_fitted_half(config_id: str) -> bool:
-    """Whether a configuration belongs to the half that constants are fitted to."""
-    return hashlib.sha1(config_id.encode()).digest()[0] % 2 == 0
 
 
 def read_runs(path: Path) -> dict[str, dict[bool, list[Run]]]:

@@ -1,17 +1,21 @@
-"""Writes docs/reference/scoreboard.md from the project's own measurements.
+"""Writes docs/reference/scoreboard.md and the table of README.md from the project's own measurements.
 
 python tools/make_scoreboard.py
 """
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Final
 
-from ultratwin.validation.scoreboard import Scoreboard, Summary, score_all
+from ultratwin.validation.formats import FORMATS
+from ultratwin.validation.scoreboard import Scoreboard, Summary, score, score_all
 from ultratwin.validation.scoreboard_table import cells
+from ultratwin.validation.split import is_fitted_half
 from ultratwin.validation.statistics import Errors
+from ultratwin.validation.truth_file import own_truth, read_truth
 
 OUT: Final = Path(__file__).parents[1] / "docs/reference/scoreboard.md"
 HEAD: Final = """# Scoreboard
@@ -41,10 +45,54 @@ def section(board: Scoreboard, summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
+README: Final = Path(__file__).parents[1] / "README.md"
+BEGIN: Final = "<!-- scoreboard: begin (tools/make_scoreboard.py) -->"
+END: Final = "<!-- scoreboard: end -->"
+
+
+def held_out_training() -> Summary:
+    """The training rows whose configurations no constant was fitted to."""
+    form = next(each for each in FORMATS if each.name == "training")
+    path = own_truth(form)
+    if path is None:
+        raise SystemExit("the project's training rows are missing")
+    truth = read_truth(path)
+    rows = [row for row in truth.rows if not is_fitted_half(row["config_id"])]
+    return score(dataclasses.replace(truth, rows=rows)).summaries[0]
+
+
+def readme_table(boards: list[Scoreboard]) -> str:
+    """One line per kind of measurement, sources pooled with equal weight."""
+    lines = [
+        "| measurements | rows | median error | mean error | bias (median) | in stated range |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    summaries = [(f"{board.format.name}: {each.metric.name}", each) for board in boards for each in board.summaries]
+    summaries.insert(1, ("training: step_time_s, half that nothing was fitted to", held_out_training()))
+    verdicts = []
+    for name, summary in summaries:
+        if isinstance(summary.pooled, Errors):
+            shown = cells(summary.pooled)
+            lines.append(f"| {name} | {shown[0]} | {shown[1]} | {shown[2]} | {shown[3]} | {shown[5]} |")
+        elif summary.pooled is not None:
+            told = [group for groups in list(summary.groups.values())[-1:] for group in groups.values()]
+            verdicts.append(
+                f"Memory verdict (fits or not), all rows: {cells(told[0])[1]} right." if len(told) == 1 else ""
+            )
+    return "\n".join(lines) + "\n\n" + "\n".join(each for each in verdicts if each) + "\n"
+
+
 def main() -> int:
-    """Writes the page."""
+    """Writes the page and the README's table."""
+    boards = list(score_all())
+    text = README.read_text(encoding="utf-8")
+    if BEGIN in text and END in text:
+        before, rest = text.split(BEGIN, 1)
+        README.write_text(
+            before + BEGIN + "\n\n" + readme_table(boards) + "\n" + END + rest.split(END, 1)[1], encoding="utf-8"
+        )
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    parts = [section(board, summary) for board in score_all() for summary in board.summaries]
+    parts = [section(board, summary) for board in boards for summary in board.summaries]
     OUT.write_text(HEAD + "".join(parts), encoding="utf-8")
     return 0
 

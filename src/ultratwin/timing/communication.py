@@ -9,10 +9,10 @@ import numpy as np
 from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
 from ultratwin.hardware.system import Pool
 from ultratwin.mapping.plan import Plan
+from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import GroupShape, Shard, Stages, Weights, group_shape, shard
 from ultratwin.timing.collectives import Network, collective_profile, collective_time_s
-from ultratwin.mapping.profile import Profile
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
 from ultratwin.mapping.plan import Plan
+from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import Shard, gemm_shapes, shard, vector_elements
 from ultratwin.timing.kernels.model import KernelModel
-from ultratwin.mapping.profile import Profile
 from ultratwin.workload.operators import AttentionCore
 from ultratwin.workload.tables import GemmTable, OperatorTables
 

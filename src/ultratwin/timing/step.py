@@ -9,6 +9,7 @@ import numpy as np
 from ultratwin.hardware.chip import Number
 from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.plan import RECOMPUTE, Plan
+from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.schedules import StageTimes, by_schedule
 from ultratwin.mapping.sharding import Stages, Weights, cost_balanced_stages, uniform_stages, weights
@@ -19,13 +20,12 @@ from ultratwin.timing.communication import (
     dense_share,
     groups,
     layer_communication,
-    wires_of,
     pipeline_time_s,
+    wires_of,
 )
 from ultratwin.timing.compute import ComputeTimes, compute_times
 from ultratwin.timing.kernels import kernel_model
 from ultratwin.timing.kernels.model import KernelModel
-from ultratwin.mapping.profile import Profile
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables, operator_tables
 

@@ -17,11 +17,11 @@ from ultratwin.errors import UltratwinError
 from ultratwin.hardware.chip import Array
 from ultratwin.hardware.system import Pool
 from ultratwin.mapping.plan import RECOMPUTE, Plan, stack_plans
+from ultratwin.mapping.profile import Profile, find_profile
 from ultratwin.mapping.recipe import Recipe, recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.mapping.sharding import GroupShape
 from ultratwin.timing.communication import wires_of
-from ultratwin.mapping.profile import Profile, find_profile
 from ultratwin.timing.step import step_times
 from ultratwin.validation.machines import pool_of
 from ultratwin.validation.result import RowResult, Verdict
