@@ -2,9 +2,9 @@
 
     python tools/fit_profiles.py [--truth FILE.csv] [--profile NAME ...] [--write]
 
-Rows are split by configuration: a SHA-1 of config_id puts each whole configuration into the half that is fitted or the
-half that is scored. Each profile's constants minimise the mean of |log(predicted / measured)|, every source weighing the
-same, by a coordinate search between the bounds of CONSTANTS. Prints both halves; --write updates catalogue/data/profiles.
+Rows are split by configuration: a SHA-1 of config_id puts each configuration whole into the half that is fitted or the
+half that is scored. Each profile's constants minimise the mean of |log(predicted / measured)|, a source weighing as the
+root of its rows, by a coordinate search between the bounds of CONSTANTS. Prints both halves; --write updates the files.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def write(name: str, profile: Profile, names: list[str], runs: dict[bool, list[R
     values = {key: (float(getattr(profile, key)) / CONSTANTS[key][3], CONSTANTS[key][2]) for key in names}
     values["step_spread_frac"] = (spread(scored, profile), "")
     for key, (value, unit) in values.items():
-        line = f'{key} = {{ value = {value:.4g}, unit = "{unit}", status = "measured", source = "fit_profiles", note = "{note}" }}'
+        facts = f'unit = "{unit}", status = "measured", source = "fit_profiles", note = "{note}"'
+        line = f"{key} = {{ value = {value:.4g}, {facts} }}"
         text, count = re.subn(rf"^{key} = .*$", line, text, flags=re.MULTILINE)
         if not count:
             text = text.rstrip("\n") + "\n" + line + "\n"

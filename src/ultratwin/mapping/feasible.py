@@ -82,17 +82,19 @@ def _any(model: Model, fails: object) -> NDArray[np.bool_]:
     return result
 
 
-def _key_value_misfit(attention: Attention | LatentAttention, tensor: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _key_value_misfit(attention: Attention | LatentAttention, tensor: Codes) -> NDArray[np.bool_]:
     if isinstance(attention, LatentAttention):
         return np.zeros((), dtype=bool)
     heads = attention.num_kv_heads
-    return (heads % tensor != 0) & (tensor % heads != 0)
+    return np.asarray((heads % tensor != 0) & (tensor % heads != 0))
 
 
 def _width_misfit(mlp: Mlp | Moe, tensor: NDArray[np.int64], expert_tensor: NDArray[np.int64]) -> NDArray[np.bool_]:
     if isinstance(mlp, Moe):
-        return (mlp.expert_intermediate_size % expert_tensor != 0) | (mlp.shared_intermediate_size % tensor != 0)
-    return mlp.intermediate_size % tensor != 0
+        return np.asarray(
+            (mlp.expert_intermediate_size % expert_tensor != 0) | (mlp.shared_intermediate_size % tensor != 0)
+        )
+    return np.asarray(mlp.intermediate_size % tensor != 0)
 
 
 def _experts(mlp: Mlp | Moe) -> int:

@@ -38,7 +38,8 @@ def group_shape(size: Number, stride: Number, domain_size: Number) -> GroupShape
 class Shard:
     """Per-rank sizes of one micro-batch, [candidate].
 
-    `vocabulary`: rows of the padded vocabulary; `tokens`: seen by tensor-parallel matrices; `sequence_tokens`: where sequence parallelism splits them further;
+    `vocabulary`: rows of the padded vocabulary; `tokens`: seen by tensor-parallel matrices;
+    `sequence_tokens`: where sequence parallelism splits them further;
     `routed_tokens`: of `tokens`, those whose expert copies this rank computes (before the top-k factor).
     """
 

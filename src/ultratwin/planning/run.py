@@ -40,7 +40,7 @@ SECONDS_PER_DAY: Final = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A whole training run without failures. Money is by offer (on demand, capacity block, ...); empty if no price is public."""
+    """A whole training run without failures. Money is by offer (on demand, ...), empty if no price is public."""
 
     step_s: Range
     tokens_per_s: Range
@@ -168,7 +168,7 @@ def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
     for name in loader.ids("prices"):
         found = loader.entry("prices", name)
         if isinstance(found, PriceEntry) and found.system == system_id:
-            offers = {offer: found.figures[offer] for offer in OFFERS if offer in found.figures}
+            offers: dict[str, Fact] = {offer: found.figures[offer] for offer in OFFERS if offer in found.figures}
             return offers, found.figures["num_chips"].si
     return {}, 1.0
 

@@ -157,5 +157,5 @@ def _top(result: Evaluation, keep: int) -> list[tuple[float, float, tuple[int, .
         if np.isfinite(times[at]):
             plan = result.plan.at(int(at))
             key = tuple(int(getattr(plan, each.name)) for each in dataclasses.fields(plan))
-            found.append((float(times[at]), float(result.memory.total_bytes[at]), key, plan))
+            found.append((float(times[at]), float(np.asarray(result.memory.total_bytes)[at]), key, plan))
     return found

@@ -63,7 +63,7 @@ class TrainingQuestion:
 class TrainingAnswer:
     """The answer: the plan and its run, or why none can run.
 
-    `run` is None where nothing is feasible; `rejected` says why. A layout that was given whole keeps its plan and memory
+    `run` is None where nothing is feasible; `rejected` says why. A layout given whole keeps its plan and memory
     even then, and has no `found`.
     """
 
@@ -155,14 +155,14 @@ def checked_chips(system: System, chips: int | None) -> int:
 def default_batch(model: Model, seq_length: int, ranks: int) -> int:
     """Sequences of a global batch where none is given: the usual tokens of a batch for the model's size.
 
-    Rounded so that data parallelism may use every factor of the ranks: a multiple of their odd part, times a power of two.
+    Rounded so that data parallelism may use every factor of the ranks: their odd part times a power of two.
     """
     tokens = next(tokens for limit, tokens in _BATCH_TOKENS if parameter_count(model) < limit)
     odd = ranks
     while odd % 2 == 0:
         odd //= 2
     wanted = max(tokens / seq_length / odd, 1.0)
-    return odd * 2 ** max(round(math.log2(wanted)), 0)
+    return int(odd * 2 ** max(round(math.log2(wanted)), 0))
 
 
 def _fixed_axes(question: TrainingQuestion, model: Model, ranks: int) -> dict[str, int]:

@@ -168,7 +168,7 @@ def checked_kind(kind: str) -> str:
 
 def shown_ids(kind: str) -> list[str]:
     """The ids of a kind as people type them: of models, the hub's."""
-    return [each.replace("__", "/") for each in loader.ids(kind)] if kind == "models" else loader.ids(kind)
+    return [each.replace("__", "/") if kind == "models" else each for each in loader.ids(kind)]
 
 
 def entry_of(kind: str, name: str) -> tuple[str, Entry]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
 from ultratwin.hardware.system import Pool
-from ultratwin.mapping.plan import Plan
+from ultratwin.mapping.plan import IntLike, Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import GroupShape, Shard, Stages, Weights, group_shape, shard
@@ -80,8 +80,8 @@ def groups(plan: Plan, domain_size: Number) -> Groups:
     replicas = plan.data_shard_size // np.maximum(plan.zero_shard_size, 1)
     inner = tensor * context * plan.data_parallel_size
 
-    def shape(size: Number, stride: Number) -> GroupShape:
-        return group_shape(size, stride, domain_size)
+    def shape(size: IntLike | Number, stride: IntLike | Number) -> GroupShape:
+        return group_shape(np.asarray(size), np.asarray(stride), domain_size)
 
     return Groups(
         tensor=shape(tensor, 1),
@@ -98,7 +98,7 @@ def groups(plan: Plan, domain_size: Number) -> Groups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCommunication:
-    """Seconds of communication of one layer and micro-batch, before any is hidden. [candidate], experts [kind, candidate].
+    """Seconds of communication of one layer and micro-batch, none of it hidden: [candidate], experts [kind, candidate].
 
     `tensor_backward` is without what recomputation repeats.
     """
@@ -204,8 +204,8 @@ def _expert_times(
 def _exchange_time_s(token_bytes: Number, top_k: int, wires: Wires, group: GroupShape, profile: Profile) -> Number:
     """One all-to-all of tokens to their experts.
 
-    Plainly, every rank sends each token top-k times, to wherever its experts are. A dispatcher that deduplicates sends a
-    token once to each domain that has any of its experts and copies it there (DeepEP, HybridEP):
+    Plainly, every rank sends each token top-k times, to wherever its experts are. A dispatcher that deduplicates sends
+    a token once to each domain that has any of its experts and copies it there (DeepEP, HybridEP):
         domains reached by a token = N (1 - (1 - 1/N)^k), between domains over the same-numbered rank, then inside
     """
     copies = token_bytes * top_k
@@ -235,8 +235,8 @@ def pipeline_time_s(model: Model, plan: Plan, recipe: Recipe, wires: Wires, plac
 class DataCommunication:
     """Seconds that gradients and weights travel in a step, before any is hidden, [candidate].
 
-    `gradients` and `parameters` are of the whole stage, once a step (ZeRO 0 to 2). `layer_gather`, `layer_scatter` are of
-    one layer, once a micro-batch (ZeRO 3); `replicas` joins the shards' gradients of HSDP, once a step.
+    `gradients` and `parameters` are of the whole stage, once a step (ZeRO 0 to 2). `layer_gather`, `layer_scatter` are
+    of one layer, once a micro-batch (ZeRO 3); `replicas` joins the shards' gradients of HSDP, once a step.
     """
 
     gradients: Number

@@ -84,13 +84,15 @@ def _gemm_times(
     totals: list[Array] = [np.zeros((tables.num_owners, 1))] * 3
     for rows, dtype, weight_dtype, grouped in _segments(table, recipe):
         mm, nn, kk, gg = m[rows], n[rows], k[rows], groups[rows]
-        both = kernels.gemm_time_s(
-            np.concatenate([mm, mm]),
-            np.concatenate([nn, kk]),
-            np.concatenate([kk, nn]),
-            dtype=dtype,
-            groups=np.concatenate([gg, gg]) if grouped else 1,
-            library=profile.kernel_library,
+        both: Array = np.asarray(
+            kernels.gemm_time_s(
+                np.concatenate([mm, mm]),
+                np.concatenate([nn, kk]),
+                np.concatenate([kk, nn]),
+                dtype=dtype,
+                groups=np.concatenate([gg, gg]) if grouped else 1,
+                library=profile.kernel_library,
+            )
         )
         weight = kernels.gemm_time_s(
             nn, kk, mm, dtype=weight_dtype, groups=gg if grouped else 1, accumulate=True,
@@ -141,8 +143,8 @@ def _flash_times(
     # context parallelism gives each rank two opposite chunks of the sequence, so that causal work is even: on average
     # its s/CP queries meet half of all s keys, which is a causal square of the same area
     edge = np.asarray(plan.seq_length) / np.sqrt(plan.context_parallel_size)
-    arguments = (
-        plan.micro_batch_size,
+    arguments: tuple[Number, Number, Number, Number, Number, Number] = (
+        np.asarray(plan.micro_batch_size, dtype=np.float64),
         edge,
         edge,
         core.num_heads / sizes.tensor,
@@ -184,11 +186,12 @@ def _unfused_times(
 
 
 def _vector_times(tables: OperatorTables, kernels: KernelModel, sizes: Shard, profile: Profile) -> tuple[Array, Array]:
-    forward: Array | float = 0.0
-    backward: Array | float = 0.0
+    forward = backward = np.zeros((tables.num_owners, 1))
     for table in tables.vectors:
         ahead, back = vector_elements(table, sizes)
-        both = kernels.memory_bound_time_s(np.concatenate([ahead, back]) * DTYPE_BYTES["bf16"], kind=table.kind)
+        both = np.asarray(
+            kernels.memory_bound_time_s(np.concatenate([ahead, back]) * DTYPE_BYTES["bf16"], kind=table.kind)
+        )
         forward = forward + table.owner_sum @ both[: len(ahead)]
         backward = backward + table.owner_sum @ both[len(ahead) :]
     return forward * profile.vector_factor, backward * profile.vector_factor
@@ -201,6 +204,6 @@ def _quantize_times(tables: OperatorTables, kernels: KernelModel, sizes: Shard, 
     m, n, k, groups = (each[at] for each in np.broadcast_arrays(*gemm_shapes(table, sizes)))
     moved = DTYPE_BYTES[recipe.high] + DTYPE_BYTES[recipe.gemm]
     passes = recipe.quantize_passes * groups * m * moved
-    both = kernels.memory_bound_time_s(np.concatenate([passes * k, passes * n]), kind="quantize")
+    both = np.asarray(kernels.memory_bound_time_s(np.concatenate([passes * k, passes * n]), kind="quantize"))
     owner_sum = table.owner_sum[:, at]
     return owner_sum @ both[: len(at)], owner_sum @ both[len(at) :]

@@ -133,7 +133,7 @@ def _layer_times(
     kinds, share = slice(0, tables.num_owners - 2), tables.layer_share
 
     def mean(times: Number) -> Number:
-        return (times[kinds] * share).sum(axis=0)
+        return np.asarray((np.asarray(times)[kinds] * share).sum(axis=0))
 
     full = np.asarray(plan.recompute) == RECOMPUTE.index("full")
     selective = np.asarray(plan.recompute) == RECOMPUTE.index("selective")

@@ -31,7 +31,10 @@ from ultratwin.workload.parameters import parameter_count
 
 _UNGATED: Final = ("gelu", "sqrelu", "relu2", "relu", "squared_relu")
 _GATED: Final = ("swiglu", "geglu", "silu", "reglu")
-_SCHEDULES: Final = {"1f1b": "1f1b", "gpipe": "gpipe", "zb-1p": "zb-1p", "zb-2p": "zb-2p", "zbb": "zb-2p", "zbv": "zb-v", "dualpipe": "dualpipe"}  # fmt: skip
+_SCHEDULES: Final = {
+    "1f1b": "1f1b", "gpipe": "gpipe", "zb-1p": "zb-1p", "zb-2p": "zb-2p", "zbb": "zb-2p",
+    "zbv": "zb-v", "dualpipe": "dualpipe",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +186,7 @@ _NCCL_TEST_BYTES: Final = 2.0**30
 
 
 def _pool(row: Row) -> Pool:
-    """The row's machine; where the row timed collectives inside its own job, with the delay of a step that they show."""
+    """The row's machine; where the row timed collectives inside its own job, with the delay per step that they show."""
     per_node = integer(row, "chips_per_node", 8)
     pool = pool_of(word(row, "chip"), word(row, "network"), integer(row, "ranks_per_chip", 1), per_node)
     domains = integer(row, "n_chips") // pool.domain.size

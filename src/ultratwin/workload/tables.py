@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from ultratwin.workload.layers import embedding_part, head_part, layer_parts
 from ultratwin.workload.model import Layer, Model, Moe
 from ultratwin.workload.operators import AttentionCore, Gemm, Parameter, Part, Saved, Vector
 
-VECTOR_KINDS: Final = ("norm", "elementwise", "rope", "softmax", "embedding")
+VectorKind = Literal["norm", "elementwise", "rope", "softmax", "embedding"]
+VECTOR_KINDS: Final[tuple[VectorKind, ...]] = ("norm", "elementwise", "rope", "softmax", "embedding")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ class GemmTable:
 class VectorTable:
     """Memory-bound operators of one kind: elements per token [operator, 1], how they are split, `owner_sum`."""
 
-    kind: str
+    kind: VectorKind
     forward: Array
     backward: Array
     is_tensor: Array
@@ -159,7 +160,7 @@ def _gemm_table(gemms: Sequence[tuple[int, Gemm]], moe: Sequence[Moe | None], nu
 
 
 def _vector_table(
-    kind: str, vectors: Sequence[tuple[int, Vector]], moe: Sequence[Moe | None], num_owners: int
+    kind: VectorKind, vectors: Sequence[tuple[int, Vector]], moe: Sequence[Moe | None], num_owners: int
 ) -> VectorTable:
     return VectorTable(
         kind=kind,

@@ -1,4 +1,4 @@
-"""Layer kinds: one kind, one file, one line in KINDS. Each turns sizes into operators, weights and saved activations."""
+"""Layer kinds: one kind, one file, one line in KINDS. Each makes operators, weights, saved activations of sizes."""
 
 from __future__ import annotations
 
