@@ -504,3 +504,22 @@ def test_a_damaged_catalogue_entry_is_a_model_or_a_model_error(entry_id: str, ke
 def test_any_bytes_are_a_model_or_a_model_error(data: bytes) -> None:
     with suppress(ModelError):
         assert isinstance(model_from_json(data, model_id="m", where="w"), Model)
+
+
+def test_layers_hold_the_parameters_that_are_counted() -> None:
+    """The operators' weights (workload.layers) and the count of the model card (workload.parameters) agree."""
+    from ultratwin.workload.layers import layer_parts
+    from ultratwin.workload.parameters import layer_parameters
+
+    for name in (
+        "meta-llama/Llama-3.1-405B",
+        "mistralai/Mixtral-8x7B-v0.1",
+        "deepseek-ai/DeepSeek-V3",
+        "openai/gpt3-175b",
+    ):
+        model = load_model(name)
+        for layer in model.layer_kinds():
+            held = sum(
+                each.elements for part in layer_parts(layer, model.hidden_size, model.norm) for each in part.parameters
+            )
+            assert held == pytest.approx(layer_parameters(model, layer), rel=2e-4), name
