@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -283,3 +284,12 @@ def test_the_gate_only_tightens() -> None:
     assert new["f"] == {"rows": 12, "median": pytest.approx(0.055), "worst": 0.5}
     assert new["gone"] == {"median": 0.2}
     assert new["g"] == {"rows": 3, "median": pytest.approx(0.22)}
+
+
+def test_replay(boards: list[Scoreboard]) -> None:
+    """A refactor moves no prediction; any other change runs tools/make_replay.py and tells in the changelog."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    from make_replay import predictions
+
+    kept = json.loads((Path(__file__).parent / "replay.json").read_text(encoding="utf-8"))
+    assert predictions(boards) == pytest.approx(kept, rel=1e-8)
