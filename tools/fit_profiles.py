@@ -42,7 +42,7 @@ CONSTANTS = {
     "pipeline_overlap_frac": (0.0, 1.0, "", 1.0),
     "data_overlap_frac": (0.0, 1.0, "", 1.0),
     "shard_overlap_frac": (0.0, 1.0, "", 1.0),
-    "collective_factor": (1.0, 3.0, "", 1.0),
+    "collective_factor": (1.0, 6.0, "", 1.0),
     "bucket_bytes": (5.0, 500.0, "MB", 1e6),
     "expert_imbalance": (1.0, 2.0, "", 1.0),
     "straggler_frac": (0.0, 0.05, "", 1.0),
