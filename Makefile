@@ -28,6 +28,9 @@ bench: setup
 clean:
 	rm -rf $(VENV) build dist
 
+# everything in the pages that is made from the code; the picture and tables first, as the outputs take longest
 docs: setup
 	$(BIN)/python tools/make_picture.py
 	$(BIN)/python tools/make_scoreboard.py
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/python tools/make_outputs.py

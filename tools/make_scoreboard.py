@@ -14,7 +14,7 @@ from ultratwin.validation.formats import FORMATS
 from ultratwin.validation.scoreboard import Scoreboard, Summary, score, score_all
 from ultratwin.validation.scoreboard_table import cells
 from ultratwin.validation.split import is_fitted_half
-from ultratwin.validation.statistics import Errors
+from ultratwin.validation.statistics import Errors, Verdicts
 from ultratwin.validation.truth_file import own_truth, read_truth
 
 OUT: Final = Path(__file__).parents[1] / "docs/reference/scoreboard.md"
@@ -50,36 +50,91 @@ BEGIN: Final = "<!-- scoreboard: begin (tools/make_scoreboard.py) -->"
 END: Final = "<!-- scoreboard: end -->"
 
 
-def held_out_training() -> Summary:
-    """The training rows whose configurations no constant was fitted to."""
+def half_of_training(*, fitted: bool) -> Summary:
+    """The training rows of the configurations that profiles were fitted to, or of the others."""
     form = next(each for each in FORMATS if each.name == "training")
     path = own_truth(form)
     if path is None:
         raise SystemExit("the project's training rows are missing")
     truth = read_truth(path)
-    rows = [row for row in truth.rows if not is_fitted_half(row["config_id"])]
+    rows = tuple(row for row in truth.rows if is_fitted_half(row["config_id"]) == fitted)
     return score(dataclasses.replace(truth, rows=rows)).summaries[0]
 
 
-def readme_table(boards: list[Scoreboard]) -> str:
-    """One line per kind of measurement, sources pooled with equal weight."""
+Line = tuple[str, Errors | Verdicts]
+KERNELS: Final = {
+    "gemm": "kernels: matrix products", "attention": "kernels: attention", "mla": "kernels: latent attention (MLA)",
+    "grouped_gemm": "kernels: grouped products", "moe_fused": "kernels: fused expert layers", "norm": "kernels: norms",
+}  # fmt: skip
+WORST_OF_AT_LEAST: Final = 20
+"""Rows that a source must have to be named as the worst."""
+
+
+def training_lines(summary: Summary) -> list[Line]:
+    """Step times: all, both halves, both kinds of models, the worst large source."""
     lines = [
-        "| measurements | rows | median error | mean error | bias (median) | in stated range |",
-        "|---|---:|---:|---:|---:|---:|",
+        ("training: step time, all sources pooled", pooled(summary)),
+        ("training: half of the configurations that constants were fitted to", pooled(half_of_training(fitted=True))),
+        ("training: the other half, which nothing was fitted to", pooled(half_of_training(fitted=False))),
     ]
-    summaries = [(f"{board.format.name}: {each.metric.name}", each) for board in boards for each in board.summaries]
-    summaries.insert(1, ("training: step_time_s, half that nothing was fitted to", held_out_training()))
-    verdicts = []
-    for name, summary in summaries:
-        if isinstance(summary.pooled, Errors):
-            shown = cells(summary.pooled)
-            lines.append(f"| {name} | {shown[0]} | {shown[1]} | {shown[2]} | {shown[3]} | {shown[5]} |")
-        elif summary.pooled is not None:
-            told = [group for groups in list(summary.groups.values())[-1:] for group in groups.values()]
-            verdicts.append(
-                f"Memory verdict (fits or not), all rows: {cells(told[0])[1]} right." if len(told) == 1 else ""
-            )
-    return "\n".join(lines) + "\n\n" + "\n".join(each for each in verdicts if each) + "\n"
+    lines += [(f"training: {name} models", each) for name, each in summary.groups["model kind"].items()]
+    return [*lines, worst_line("training", summary)]
+
+
+def worst_line(subject: str, summary: Summary) -> Line:
+    """The source with the largest median error among those that have enough rows."""
+    large = [
+        (each.median, name, each)
+        for name, each in summary.groups["source"].items()
+        if isinstance(each, Errors) and each.num_rows >= WORST_OF_AT_LEAST
+    ]
+    _, name, worst = max(large, key=lambda each: each[:2])
+    return f"{subject}: worst source of {WORST_OF_AT_LEAST} rows or more ({name.partition(' (')[0]})", worst
+
+
+def pooled(summary: Summary) -> Errors | Verdicts:
+    """Statistics with equal weight per source.
+
+    Raises: SystemExit if no row could be compared
+    """
+    if summary.pooled is None:
+        raise SystemExit(f"no row of {summary.metric.name} could be compared")
+    return summary.pooled
+
+
+def readme_lines(boards: list[Scoreboard]) -> list[Line]:
+    """What the README shows: a few lines per format."""
+    by_name = {board.format.name: board for board in boards}
+    kinds = by_name["kernels"].summaries[0].groups["kind"]
+    fits, peak = by_name["training_memory"].summaries
+    told = fits.groups["source"].values()
+    right = sum(each.right_frac * each.num_rows for each in told if isinstance(each, Verdicts))
+    verdict = dataclasses.replace(pooled(fits), right_frac=right / sum(each.num_rows for each in told))
+    return [
+        *training_lines(by_name["training"].summaries[0]),
+        *((label, kinds[kind]) for kind, label in KERNELS.items()),
+        ("kernels: Trainium3 matrix products, from documents alone", pooled(by_name["trn3_gemm"].summaries[0])),
+        ("collectives", pooled(by_name["collectives"].summaries[0])),
+        ("memory: fits or not, every row the same weight", verdict),
+        ("memory: peak, all sources pooled", pooled(peak)),
+        *(
+            (f"memory: peak on {chip}", each)
+            for chip, each in peak.groups["chip"].items()
+            if each.num_rows >= WORST_OF_AT_LEAST
+        ),
+    ]
+
+
+def readme_table(boards: list[Scoreboard]) -> str:
+    """The lines as Markdown."""
+    lines = ["| measurements | rows | median error | bias | in the stated range |", "|---|---:|---:|---:|---:|"]
+    for label, found in readme_lines(boards):
+        shown = cells(found)
+        if isinstance(found, Errors):
+            lines.append(f"| {label} | {shown[0]} | {shown[1]} | {shown[3]} | {shown[5]} |")
+        else:
+            lines.append(f"| {label} | {shown[0]} | {shown[1]} right | | |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
