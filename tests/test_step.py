@@ -185,3 +185,12 @@ def test_every_recipe_can_be_timed_on_every_chip() -> None:
 def test_trainium3_runs_mxfp4_no_faster_than_mxfp8() -> None:
     chip = load_chip("trainium3")
     assert chip.matmul_flop_per_s("mxfp4") == pytest.approx(chip.matmul_flop_per_s("mxfp8"), rel=1e-3)
+
+
+def test_dualpipe_holds_its_weights_twice() -> None:
+    setting = setting_of("meta-llama/Llama-3.1-8B", "dgx-h100")
+    plan = Plan(pipeline_parallel_size=4, global_batch_size=8)
+    one = evaluate(setting, plan, 4).memory.parts
+    two = evaluate(setting, dataclasses.replace(plan, schedule=schedule_index("dualpipe")), 4).memory.parts
+    assert float(two["weights"][0]) == pytest.approx(2 * float(one["weights"][0]))
+    assert float(two["optimizer state"][0]) == pytest.approx(float(one["optimizer state"][0]))

@@ -54,10 +54,7 @@ class Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     @property
     def range_si(self) -> tuple[float, float]:
-        """Low and high in SI; the value itself twice where the source gives no range.
-
-        Readings of other sources widen the range: where two pages of a vendor differ, the truth may be either.
-        """
+        """Low and high in SI; the value itself twice where the file states no range."""
         ends = [self.value if self.low is None else self.low, self.value if self.high is None else self.high]
         low, high = (units.to_si(end, self.unit)[0] for end in ends)
         return low, high

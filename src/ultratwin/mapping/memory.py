@@ -10,7 +10,7 @@ from ultratwin.hardware.chip import Number
 from ultratwin.mapping.plan import RECOMPUTE, Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
-from ultratwin.mapping.schedules import by_schedule
+from ultratwin.mapping.schedules import SCHEDULES, by_schedule
 from ultratwin.mapping.sharding import Shard, Stages, Weights, shard
 from ultratwin.workload.tables import OperatorTables
 
@@ -100,9 +100,11 @@ def _stage_parts(
     gathered = np.where(zero >= 3, 2 * (held.layer_dense + held.layer_expert) * profile.parameter_bytes, 0.0)
     per_layer, working = activation_bytes(case.tables, plan, case.sizes, profile)
     logits = with_head * case.sizes.tokens * case.sizes.vocabulary * profile.logits_bytes
+    # a schedule that feeds the pipeline from both ends (DualPipe) holds two copies of a stage
+    twice = np.array([schedule.weight_copies for schedule in SCHEDULES])[np.asarray(plan.schedule)]
     return {
-        "weights": kept(profile.parameter_bytes, 3),
-        "gradients": kept(gradient, 2),
+        "weights": kept(profile.parameter_bytes, 3) * twice,
+        "gradients": kept(gradient, 2) * twice,
         "gradient buckets": copies * (dense + expert),
         "optimizer state": kept(profile.optimizer_bytes, 1),
         "activations": per_layer * layers * in_flight,

@@ -11,7 +11,7 @@ import numpy as np
 from ultratwin.catalogue import loader
 from ultratwin.catalogue.facts import Fact
 from ultratwin.catalogue.schema import PriceEntry
-from ultratwin.hardware.chip import Number
+from ultratwin.hardware.chip import Chip, Number
 from ultratwin.hardware.system import Pool, System, per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.planning.evaluate import Setting, model_flop_per_step
@@ -58,7 +58,10 @@ class Run:
 
 
 def sampled_setting(setting: Setting, system: System, sampler: Sampler) -> Setting:
-    """The setting with every ranged rate drawn: chip, links and profile."""
+    """The setting with every ranged rate of chip and links drawn.
+
+    A profile's constants are not drawn: its own 90 % interval on measured rows holds what they leave open.
+    """
     pool, facts = setting.pool, system.facts
     chip = pool.chip
 
@@ -73,7 +76,8 @@ def sampled_setting(setting: Setting, system: System, sampler: Sampler) -> Setti
         if "memory_bytes_per_s" in chip_facts
         else chip.memory_bytes_per_s
     )
-    chip = dataclasses.replace(chip, memory_bytes_per_s=bandwidth)
+    peaks = {dtype: _drawn_peak(chip, dtype, sampler) for dtype in chip.peak_flop_per_s}
+    chip = dataclasses.replace(chip, memory_bytes_per_s=bandwidth, peak_flop_per_s=peaks)
     domain = dataclasses.replace(
         pool.domain,
         bytes_per_s=draw("scale_up_bytes_per_s", pool.domain.bytes_per_s),
@@ -85,6 +89,14 @@ def sampled_setting(setting: Setting, system: System, sampler: Sampler) -> Setti
         latency_s=draw("scale_out_latency_s", pool.fabric.latency_s),
     )
     return dataclasses.replace(setting, pool=dataclasses.replace(pool, chip=chip, domain=domain, fabric=fabric))
+
+
+def _drawn_peak(chip: Chip, dtype: str, sampler: Sampler) -> Number:
+    """A format's matrix rate, drawn where its fact has a range (announced chips, estimated clocks)."""
+    for key in (f"array_{dtype}_flop_per_s", f"{dtype}_flop_per_s"):
+        if key in chip.facts and chip.facts[key].si == chip.peak_flop_per_s[dtype]:
+            return sampler.fact(f"{chip.id} {key}", chip.facts, key)
+    return chip.peak_flop_per_s[dtype]
 
 
 def training_run(

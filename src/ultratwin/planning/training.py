@@ -26,7 +26,7 @@ from ultratwin.workload.parameters import active_parameter_count, parameter_coun
 
 DEFAULT_PROFILES: Final = {
     "neuron": "neuronx",
-    "nvidia": "nemo",
+    "nvidia": "megatron",
     "amd": "megatron",
     "tpu": "maxtext",
     "gaudi": "megatron",

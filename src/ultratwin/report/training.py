@@ -155,7 +155,7 @@ def _advice(answer: TrainingAnswer) -> tuple[str, ...]:
     memory = "memory" in (answer.rejected.reason if answer.rejected else "")
     if answer.found is None:
         first = "leave out the layout (--tensor-parallel-size, ...): all layouts are then tried"
-        return (first, "--zero-stage 3 or --recompute full, or more chips") if memory else (first,)
+        return (first, "--zero-stage 2 or 3, --recompute full, or more chips") if memory else (first,)
     if memory:
         return ("more chips with --chips, or a system with more memory per chip", "leave out the axes that are given")
     return ("another --global-batch-size or --chips: sizes must divide", "leave out the axes that are given")
