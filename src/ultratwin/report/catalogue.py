@@ -48,8 +48,7 @@ def _count(entry: Entry, name: str) -> str:
     return f"{entry.figures[name].si:,.0f}" if name in entry.figures else _ABSENT
 
 
-def _chip(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, ChipEntry)
+def _chip(entry: ChipEntry) -> tuple[str, ...]:
     return (
         entry.vendor,
         _figure(entry, "bf16_flop_per_s", "fp16_flop_per_s", unit="FLOP/s"),
@@ -60,13 +59,11 @@ def _chip(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _link(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, LinkEntry)
+def _link(entry: LinkEntry) -> tuple[str, ...]:
     return (entry.vendor, _figure(entry, "bytes_per_s", unit="B/s"), _seconds(entry, "latency_s"))
 
 
-def _system(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, SystemEntry)
+def _system(entry: SystemEntry) -> tuple[str, ...]:
     return (
         entry.kind + (", hypothetical" if entry.hypothetical else ""),
         entry.chip,
@@ -78,8 +75,7 @@ def _system(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _model(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, ModelEntry)
+def _model(entry: ModelEntry) -> tuple[str, ...]:
     total = entry.figures["total_parameters"].si
     sparse = any("expert" in key for key in entry.config)
     fact = entry.figures.get("active_parameters")
@@ -96,8 +92,7 @@ def _model(entry: Entry) -> tuple[str, ...]:
     return entry.architecture, count_said(total), active, shown, ", ".join(entry.aliases[:2])
 
 
-def _price(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, PriceEntry)
+def _price(entry: PriceEntry) -> tuple[str, ...]:
     chips = entry.figures["num_chips"].si
 
     def per_chip_hour(name: str) -> str:
@@ -108,8 +103,7 @@ def _price(entry: Entry) -> tuple[str, ...]:
     return (entry.system, entry.region, f"{chips:,.0f}", *(per_chip_hour(offer) for offer in offers))
 
 
-def _region(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, RegionEntry)
+def _region(entry: RegionEntry) -> tuple[str, ...]:
     return (
         _figure(entry, "carbon_kg_per_j", scale=3.6e9),
         _figure(entry, "pue"),
@@ -117,8 +111,7 @@ def _region(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _profile(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, ProfileEntry)
+def _profile(entry: ProfileEntry) -> tuple[str, ...]:
     return (
         entry.based_on or _ABSENT,
         entry.attention or "inherited",
@@ -127,8 +120,7 @@ def _profile(entry: Entry) -> tuple[str, ...]:
     )
 
 
-def _claim(entry: Entry) -> tuple[str, ...]:
-    assert isinstance(entry, ClaimEntry)
+def _claim(entry: ClaimEntry) -> tuple[str, ...]:
     return (entry.statement, entry.verdict)
 
 
@@ -137,7 +129,7 @@ def _power(entry: Entry) -> tuple[str, ...]:
 
 
 # kind -> columns after id and name, which of them are numbers, and how a row is read
-_Columns = tuple[tuple[str, ...], bool, Callable[[Entry], tuple[str, ...]]]
+_Columns = tuple[tuple[str, ...], bool, Callable[[Any], tuple[str, ...]]]
 _COLUMNS: Final[dict[str, _Columns]] = {
     "chips": (("vendor", "BF16", "FP8", "memory", "bandwidth", "power"), True, _chip),
     "links": (("vendor", "one way, per chip", "latency"), True, _link),

@@ -11,6 +11,9 @@ from typing import Final
 
 # the first word found in a label names the kernel, so the more specific ones come first
 _KERNELS: Final = (
+    ("hoisted loads", "nki-hoisted"),
+    ("free-dim blocking", "nki-free-blocked"),
+    ("nki tiled", "nki-tiled"),
     ("min_latency", "min-latency"),
     ("mxfp4", "mxfp4"),
     ("deepgemm", "deepgemm"),

@@ -14,7 +14,15 @@ from ultratwin.hardware.chip import Number
 from ultratwin.timing.kernels.model import AttentionPhase, KernelModel, PassKind
 from ultratwin.timing.kernels.neuron_attention import backward_cycles, decode_cycles, forward_cycles, num_tiles
 from ultratwin.timing.kernels.neuron_core import NeuronCore, engine_scale, neuron_core, storage_bytes
-from ultratwin.timing.kernels.neuron_gemm import Product, ProductTime, padded_sizes, product_time, shard
+from ultratwin.timing.kernels.neuron_gemm import (
+    Product,
+    ProductTime,
+    looped_product_time,
+    loops_of,
+    padded_sizes,
+    product_time,
+    shard,
+)
 
 BLOCKED_LIBRARY: Final = "nkilib"
 """The library whose matrix product pads every size to whole blocks."""
@@ -98,10 +106,12 @@ class NeuronKernels(KernelModel):
             a_bytes=stored, b_bytes=storage_bytes(weight_dtype) if weight_dtype else stored,
             c_bytes=2.0 * storage_bytes("fp32") if accumulate else max(stored, storage_bytes("bf16")),
         )  # fmt: skip
-        return product_time(
+        blocked = product_time(
             using, sizes, tensor_scale=self.tensor_scale(dtype), vector_scale=engine_scale(self.chip, using),
             dma_bytes_per_s=rate,
         )  # fmt: skip
+        loops = loops_of(library)
+        return blocked if loops is None else looped_product_time(using, sizes, loops, blocked, rate)
 
     def attention_time_s(
         self,

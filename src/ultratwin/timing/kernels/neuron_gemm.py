@@ -6,7 +6,9 @@ C[m, n] = A[m, k] B[k, n]; sizes here are of one core. The blocks are those of t
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -30,6 +32,32 @@ class Product:
     b_bytes: float
     c_bytes: float
     padded: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loops:
+    """A simpler kernel that moves single tiles: how many tiles of m and n share their loads, and whether A is kept.
+
+    Each tile is a transfer of its own, with a descriptor per partition: 128 columns of A or 512 of B.
+    Source: nki_mm, the steps of the matrix multiplication tutorial before both loops over K are blocked
+    """
+
+    library: str
+    block_m: int
+    block_n: int
+    keeps_a: bool
+
+
+LOOPS: Final[tuple[Loops, ...]] = (
+    Loops(library="nki-tiled", block_m=1, block_n=1, keeps_a=False),
+    Loops(library="nki-hoisted", block_m=1, block_n=1, keeps_a=True),
+    Loops(library="nki-free-blocked", block_m=2, block_n=2, keeps_a=True),
+)
+
+
+def loops_of(library: str) -> Loops | None:
+    """The loops of a library's kernel, None for one that blocks all of them."""
+    return next((each for each in LOOPS if each.library == library), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +166,25 @@ def traffic_bytes(core: NeuronCore, p: Product) -> tuple[Number, Number, Number]
     b_reads = p.b_bytes * np.ceil(p.m / wide)
     of_groups = p.groups * p.k
     return of_groups * p.m * a_reads, of_groups * p.n * b_reads, p.groups * p.m * p.n * p.c_bytes
+
+
+def looped_product_time(
+    core: NeuronCore, p: Product, loops: Loops, blocked: ProductTime, dma_bytes_per_s: Number
+) -> ProductTime:
+    """Time of a kernel with simpler loops: the same products, but every tile is loaded again for each block.
+
+    Equation:  A is read ceil(n tiles / block n) times (once if kept), B ceil(m tiles / block m) times, each at the rate
+               that descriptors of one tile's row reach
+    Args: blocked: the same product by the blocked kernel; dma_bytes_per_s: of the core
+    Source: nki_mm (loops), nki_dma (descriptors)
+    """
+    m_tiles, n_tiles = np.ceil(p.m / core.array_edge), np.ceil(p.n / core.moving_columns)
+    a_bytes = p.groups * p.m * p.k * p.a_bytes * (1.0 if loops.keeps_a else np.ceil(n_tiles / loops.block_n))
+    b_bytes = p.groups * p.n * p.k * p.b_bytes * np.ceil(m_tiles / loops.block_m)
+    a_s = a_bytes / (dma_bytes_per_s * core.descriptor_frac(core.array_edge * p.a_bytes))
+    b_s = b_bytes / (dma_bytes_per_s * core.descriptor_frac(core.moving_columns * p.b_bytes))
+    c_s = blocked.c_bytes / (dma_bytes_per_s * core.descriptor_frac(core.moving_columns * p.c_bytes))
+    return dataclasses.replace(blocked, dma_s=a_s + b_s + c_s, a_bytes=a_bytes, b_bytes=b_bytes)
 
 
 def product_time(
