@@ -101,6 +101,16 @@ class Model:
     num_mtp_modules: int = 0
     embedding_norm: bool = False
     notes: tuple[str, ...] = field(default=())
+    _kinds: tuple[Layer, ...] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # found once: hashing a hundred layers at every look-up took a third of a plan's evaluation
+        object.__setattr__(self, "_kinds", tuple(dict.fromkeys(self.layers)))
+        object.__setattr__(self, "_hash", hash((self.id, self.hidden_size, self.vocab_size, self._kinds)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def num_layers(self) -> int:
@@ -109,7 +119,7 @@ class Model:
 
     def layer_kinds(self) -> tuple[Layer, ...]:
         """The distinct layers, in order of first use."""
-        return tuple(dict.fromkeys(self.layers))
+        return self._kinds
 
 
 def uniform_layers(layer: Layer, count: int) -> tuple[Layer, ...]:
