@@ -69,7 +69,8 @@ def shape_reasons(model: Model, plan: Plan, num_ranks: Number, *, domain_size: f
         np.asarray(plan.data_shard_size) % np.maximum(shards, 1) != 0,
         (tensor > domain_size) if domain_size else np.zeros((), dtype=bool),
     ]
-    codes = np.zeros(np.broadcast(*checks).shape, dtype=np.int64)
+    # each test has the shape of the sizes that it reads: the codes grow no larger than they differ
+    codes = np.zeros((), dtype=np.int64)
     for code in range(len(checks), 0, -1):
         codes = np.where(checks[code - 1], code, codes)
     return codes

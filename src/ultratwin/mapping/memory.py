@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,14 +18,24 @@ from ultratwin.workload.tables import OperatorTables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes of the fullest rank by purpose, each [candidate]. `parts` sum to `total_bytes`.
+    """Bytes of the fullest rank, [candidate].
 
-    `allocated_bytes` is what tensors take at the peak; `total_bytes` adds fragmentation and the runtime's own.
+    `stages` holds bytes by purpose of the first, the fullest middle and the last stage. `allocated_bytes` is what
+    tensors take at the peak; `total_bytes` adds fragmentation and the runtime's own.
     """
 
+    stages: tuple[dict[str, Number], ...]
     allocated_bytes: Number
     total_bytes: Number
-    parts: dict[str, Number]
+    allocator_frac: Number
+    context_bytes: Number
+
+    @property
+    def parts(self) -> dict[str, Number]:
+        """Bytes by purpose of whichever stage holds most, per candidate; they sum to `total_bytes`."""
+        parts = functools.reduce(_fullest, self.stages)
+        fragmentation = self.allocated_bytes * self.allocator_frac
+        return parts | {"fragmentation": fragmentation, "runtime": self.context_bytes + 0.0 * fragmentation}
 
 
 def step_memory(
@@ -53,11 +64,15 @@ def step_memory(
     # the second stage starts one micro-batch later, so it has one less in flight; a pipeline of two has no middle
     middle = _stage_parts(situation, np.where(pipeline > 2, stages.most, 0), np.maximum(ahead - 1.0, 1.0), 0.0, 0.0)
     last = _stage_parts(situation, stages.last, 1.0, np.where(alone, 1.0, 0.0), 1.0)
-    parts = _fullest(_fullest(first, middle), last)
-    allocated = sum(parts.values())
-    parts["fragmentation"] = allocated * profile.allocator_frac
-    parts["runtime"] = profile.context_bytes + 0.0 * allocated
-    return Memory(allocated_bytes=allocated, total_bytes=sum(parts.values()), parts=parts)
+    stages_of = (first, middle, last)
+    allocated = functools.reduce(np.maximum, (sum(parts.values()) for parts in stages_of))
+    return Memory(
+        stages=stages_of,
+        allocated_bytes=allocated,
+        total_bytes=allocated * (1.0 + profile.allocator_frac) + profile.context_bytes,
+        allocator_frac=profile.allocator_frac,
+        context_bytes=profile.context_bytes,
+    )
 
 
 def _fullest(one: dict[str, Number], other: dict[str, Number]) -> dict[str, Number]:
@@ -108,7 +123,7 @@ def _stage_parts(
         "gradient buckets": copies * (dense + expert),
         "optimizer state": kept(profile.optimizer_bytes, 1),
         "activations": per_layer * layers * in_flight,
-        "temporary buffers": np.maximum(logits, np.maximum(working, gathered)) + 0.0 * dense,
+        "temporary buffers": np.maximum(logits, np.maximum(working, gathered)),
     }
 
 

@@ -72,10 +72,27 @@ class Plan:
         """The same plans with every size an array of at least one candidate, so that formulas see one kind of shape."""
         return Plan(**{each.name: np.atleast_1d(getattr(self, each.name)) for each in dataclasses.fields(self)})
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the candidates: that of all sizes broadcast together."""
+        return np.broadcast_shapes(*(np.shape(getattr(self, each.name)) for each in dataclasses.fields(self)))
+
     def at(self, index: int) -> Plan:
-        """One candidate of an array of plans, as plain ints. A size of one element is the same for all candidates."""
-        sizes = {each.name: np.atleast_1d(getattr(self, each.name)) for each in dataclasses.fields(self)}
-        return Plan(**{name: int(size[index if len(size) > 1 else 0]) for name, size in sizes.items()})
+        """One candidate of an array of plans, counted along its flattened shape, as plain ints."""
+        where = np.unravel_index(index, self.shape or (1,))
+        sizes = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return Plan(**{name: int(np.broadcast_to(size, self.shape or (1,))[where]) for name, size in sizes.items()})
+
+    def distinct(self, axes: Sequence[str]) -> tuple[Plan, NDArray[np.int64]]:
+        """The plans that differ in some of their sizes.
+
+        Args:
+            axes: names of the sizes that count; all others are left at their defaults
+        Returns: plans [distinct], and for each candidate which of them it has, in the shape of those sizes broadcast
+        """
+        sizes = np.broadcast_arrays(*(getattr(self, name) for name in axes))
+        rows, where = np.unique(np.stack([size.ravel() for size in sizes]), axis=1, return_inverse=True)
+        return Plan(**dict(zip(axes, rows, strict=True))), where.reshape(sizes[0].shape)
 
     def describe(self) -> str:
         """The plan in a line, the field's abbreviations, defaults left out."""

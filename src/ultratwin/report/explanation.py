@@ -14,7 +14,7 @@ from ultratwin.planning.training import TrainingAnswer
 from ultratwin.report.figures import Figure
 from ultratwin.report.metrics import said
 from ultratwin.report.tree import Leaf, Node, grown
-from ultratwin.timing.communication import groups
+from ultratwin.timing.communication import Groups
 
 COMPUTE: Final = "computation"
 COMMUNICATION: Final = "communication that shows"
@@ -136,7 +136,7 @@ def _ending(figures: tuple[Figure, ...], ends: tuple[str, ...]) -> tuple[str, ..
 def _network_of(answer: TrainingAnswer, plan: Plan, axis: str, ends: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
     """The network that an axis of the plan goes over, and the figures of it."""
     pool = per_rank(answer.system.pool)
-    shape = getattr(groups(plan, pool.domain.size), axis)
+    shape = getattr(Groups(plan=plan, domain_size=pool.domain.size), axis)
     if float(np.ravel(shape.num_domains)[0]) > 1:
         return f"scale-out network, {pool.fabric.link or 'unnamed'}", (
             *ends,

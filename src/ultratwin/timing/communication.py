@@ -57,43 +57,65 @@ def wires_of(pool: Pool) -> Wires:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Groups:
-    """The groups of ranks of a plan on a pool's domains."""
+    """The groups of ranks of a plan on a pool's domains, [candidate].
 
-    tensor: GroupShape
-    context: GroupShape
-    expert: GroupShape
-    expert_tensor: GroupShape
-    data: GroupShape
-    shard: GroupShape
-    replica: GroupShape
-    expert_data: GroupShape
-    pipeline: GroupShape
-
-
-def groups(plan: Plan, domain_size: Number) -> Groups:
-    """Where each axis of a plan lies: tensor ranks are neighbours, then context, data and pipeline.
-
-    Experts are laid over tensor x context x data ranks, expert-tensor ranks innermost.
+    Tensor ranks are neighbours, then come context, data and pipeline. Experts are laid over tensor x context x data
+    ranks, expert-tensor ranks innermost.
     """
-    tensor, context = np.asarray(plan.tensor_parallel_size), np.asarray(plan.context_parallel_size)
-    ways = np.asarray(plan.expert_tensor_parallel_size) * plan.expert_parallel_size
-    replicas = plan.data_shard_size // np.maximum(plan.zero_shard_size, 1)
-    inner = tensor * context * plan.data_parallel_size
 
-    def shape(size: IntLike | Number, stride: IntLike | Number) -> GroupShape:
-        return group_shape(np.asarray(size), np.asarray(stride), domain_size)
+    plan: Plan
+    domain_size: Number
 
-    return Groups(
-        tensor=shape(tensor, 1),
-        context=shape(context, tensor),
-        expert=shape(plan.expert_parallel_size, plan.expert_tensor_parallel_size),
-        expert_tensor=shape(plan.expert_tensor_parallel_size, 1),
-        data=shape(plan.data_shard_size, tensor),
-        shard=shape(plan.zero_shard_size, tensor),
-        replica=shape(replicas, tensor * plan.zero_shard_size),
-        expert_data=shape(np.maximum(inner // ways, 1), ways),
-        pipeline=shape(plan.pipeline_parallel_size, inner),
-    )
+    def _shape(self, size: IntLike | Number, stride: IntLike | Number) -> GroupShape:
+        return group_shape(np.asarray(size), np.asarray(stride), self.domain_size)
+
+    @property
+    def tensor(self) -> GroupShape:
+        return self._shape(self.plan.tensor_parallel_size, 1)
+
+    @property
+    def context(self) -> GroupShape:
+        return self._shape(self.plan.context_parallel_size, self.plan.tensor_parallel_size)
+
+    @property
+    def expert(self) -> GroupShape:
+        return self._shape(self.plan.expert_parallel_size, self.plan.expert_tensor_parallel_size)
+
+    @property
+    def expert_tensor(self) -> GroupShape:
+        return self._shape(self.plan.expert_tensor_parallel_size, 1)
+
+    @property
+    def data(self) -> GroupShape:
+        """Ranks that hold the same dense weights."""
+        return self._shape(self.plan.data_shard_size, self.plan.tensor_parallel_size)
+
+    @property
+    def shard(self) -> GroupShape:
+        """Ranks that ZeRO shards over."""
+        return self._shape(self.plan.zero_shard_size, self.plan.tensor_parallel_size)
+
+    @property
+    def replica(self) -> GroupShape:
+        """Ranks that hold the same shard (HSDP)."""
+        shards = np.maximum(self.plan.zero_shard_size, 1)
+        stride = np.asarray(self.plan.tensor_parallel_size) * self.plan.zero_shard_size
+        return self._shape(self.plan.data_shard_size // shards, stride)
+
+    @property
+    def expert_data(self) -> GroupShape:
+        """Ranks that hold the same experts."""
+        ways = np.asarray(self.plan.expert_tensor_parallel_size) * self.plan.expert_parallel_size
+        return self._shape(np.maximum(self._inner // ways, 1), ways)
+
+    @property
+    def pipeline(self) -> GroupShape:
+        return self._shape(self.plan.pipeline_parallel_size, self._inner)
+
+    @property
+    def _inner(self) -> IntLike:
+        """Ranks of one pipeline stage."""
+        return self.plan.tensor_parallel_size * self.plan.context_parallel_size * self.plan.data_parallel_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,88 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from ultratwin.hardware.chip import Number
 from ultratwin.hardware.system import Pool, per_rank
-from ultratwin.mapping.plan import RECOMPUTE, Plan
+from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.schedules import StageTimes, by_schedule
 from ultratwin.mapping.sharding import Stages, Weights, cost_balanced_stages, uniform_stages, weights
 from ultratwin.timing.communication import (
     DataCommunication,
-    LayerCommunication,
+    Groups,
     data_communication,
     dense_share,
-    groups,
-    layer_communication,
     pipeline_time_s,
     wires_of,
 )
-from ultratwin.timing.compute import ComputeTimes, compute_times
-from ultratwin.timing.kernels import kernel_model
 from ultratwin.timing.kernels.model import KernelModel
+from ultratwin.timing.layer import Layer, LayerTimes, exposed_time_s, layer_times, pool_kernels, shown_layer
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables, operator_tables
+
+CAUSES: Final = (
+    "linear layers", "attention", "norms, activations, casts", "recomputation", "embedding, head, uneven stages",
+    "tensor-parallel communication", "context-parallel communication", "expert-parallel communication",
+    "weight sharding communication", "host launches", "pipeline hand-over", "pipeline bubble",
+    "gradient synchronisation", "optimizer", "host, per step", "stragglers",
+)  # fmt: skip
+"""What a step's seconds go to, in the order of reports."""
+_OF_LAYER: Final = {
+    "linear layers": "linear",
+    "attention": "attention",
+    "norms, activations, casts": "vector",
+    "recomputation": "recompute",
+    "tensor-parallel communication": "tensor",
+    "context-parallel communication": "context",
+    "expert-parallel communication": "expert",
+    "weight sharding communication": "shard",
+    "host launches": "host",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTimes:
-    """Seconds of a step by cause, each [candidate]; they sum to `total_s`.
+    """Seconds of a step on the slowest stage's critical path, each [candidate].
 
-    `parts` maps a cause to its seconds on the slowest stage's critical path, in the order they are reported.
+    `layer` happens `num_layers` times, what is in `once` once a step; both by cause. `stages`: layers of each pipeline
+    stage; `timing`: one micro-batch on the slowest and the mean stage; `hop_s`: what shows of its hand-overs.
     """
 
     total_s: Number
-    parts: dict[str, Number]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Layer:
-    """Mean seconds of one layer and micro-batch: what computes, and what shows of communication and host."""
-
-    linear: Number
-    attention: Number
-    vector: Number
-    recompute: Number
-    tensor: Number
-    context: Number
-    expert: Number
-    shard: Number
-    host: Number
-    forward: Number
-    weight: Number
+    layer: Layer
+    num_layers: Number
+    once: dict[str, Number]
+    stages: Stages
+    timing: StageTimes
+    hop_s: Number
 
     @property
-    def total(self) -> Number:
-        return (
-            self.linear + self.attention + self.vector + self.recompute
-            + self.tensor + self.context + self.expert + self.shard + self.host
-        )  # fmt: skip
+    def parts(self) -> dict[str, Number]:
+        """Seconds of each of CAUSES; they sum to `total_s`."""
+        return {
+            cause: self.once.get(cause, 0.0)
+            + (self.num_layers * getattr(self.layer, _OF_LAYER[cause]) if cause in _OF_LAYER else 0.0)
+            for cause in CAUSES
+        }
 
-
-def exposed_time_s(communication_s: Number, compute_s: Number, overlap_frac: Number) -> Number:
-    """What shows of a communication that partly runs under compute.
-
-    Equation:  t = c - f min(c, w)
-    Args:
-        communication_s: c [s]
-        compute_s: w, compute that it could hide under [s]
-        overlap_frac: f, share of it that the framework starts early enough [1]
-    Example:
-        >>> float(exposed_time_s(3.0, 2.0, 0.5))
-        2.0
-    """
-    return communication_s - overlap_frac * np.minimum(communication_s, compute_s)
-
-
-def pool_kernels(pool: Pool) -> KernelModel:
-    """Kernel model of one rank of a pool."""
-    kernels = kernel_model(pool.chip)
-    return kernels if pool.ranks_per_chip == 1 else kernels.on_cores(pool.chip.num_cores / pool.ranks_per_chip)
+    def weighted_s(self, weight: Mapping[str, Number]) -> Number:
+        """Sum over causes of weight x seconds: energy, say, where a weight is the power that a cause draws."""
+        layer: Number = sum(weight[cause] * getattr(self.layer, name) for cause, name in _OF_LAYER.items())
+        once: Number = sum(weight[cause] * seconds for cause, seconds in self.once.items())
+        return self.num_layers * layer + once
 
 
 def plan_stages(model: Model, tables: OperatorTables, profile: Profile, plan: Plan) -> Stages:
@@ -98,149 +92,103 @@ def plan_stages(model: Model, tables: OperatorTables, profile: Profile, plan: Pl
 def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Profile) -> StepTimes:
     """Time of one optimizer step on the slowest pipeline stage.
 
-    Equation:  T = m t_max + bubble + exposed(gradients, parameters) + optimizer + host
+    Equation:  T = (m (t_max + hop) + bubble + exposed(gradients, parameters) + optimizer + host)(1 + stragglers)
     Args:
         model: what is trained
         pool: chips and links; rates may be arrays [candidate]
-        plan: sizes of the parallel axes [candidate]
+        plan: sizes of the parallel axes [candidate], or a grid of several axes that broadcast
         recipe: number formats
         profile: the framework's constants
     Returns: seconds by cause [candidate]
     Source: docs/explanation/training-step.md derives every term
     """
     plan = plan.as_arrays()
-    kernels, ranks = pool_kernels(pool), per_rank(pool)
-    wires, placed = wires_of(ranks), groups(plan, ranks.domain.size)
-    tables = operator_tables(model)
+    tables, ranks = operator_tables(model), per_rank(pool)
+    wires, placed = wires_of(ranks), Groups(plan=plan, domain_size=ranks.domain.size)
     stages = plan_stages(model, tables, profile, plan)
     held = weights(tables, plan, profile.vocab_multiple)
-    compute = compute_times(tables, kernels, plan, recipe, profile)
-    said = layer_communication(model, tables, plan, recipe, profile, wires, placed)
+    times = layer_times(model, pool, plan, recipe, profile)
     data = data_communication(plan, held, stages, recipe, profile, wires, placed)
-    layer = _layer_times(tables, compute, said, data, plan, profile)
+    layer = shown_layer(times, data, plan, profile, dense_share(tables))
     hop = pipeline_time_s(model, plan, recipe, wires, placed) * profile.collective_factor
-    return _assemble(model, tables, compute, layer, stages, hop, held, data, kernels, plan, profile)
+    hops = _hops_s(hop, layer, plan, profile)
+    timing = _stage_times(times, layer, stages, hops, plan, profile, tables.num_mtp_modules)
+    optimizer = _optimizer_time_s(held, stages, pool_kernels(pool), plan, profile)
+    return _assembled(layer, stages, timing, hops, data, optimizer, plan, profile)
 
 
-def _layer_times(
-    tables: OperatorTables,
-    compute: ComputeTimes,
-    said: LayerCommunication,
-    data: DataCommunication,
-    plan: Plan,
-    profile: Profile,
-) -> _Layer:
-    kinds, share = slice(0, tables.num_owners - 2), tables.layer_share
-
-    def mean(times: Number) -> Number:
-        return np.asarray((np.asarray(times)[kinds] * share).sum(axis=0))
-
-    full = np.asarray(plan.recompute) == RECOMPUTE.index("full")
-    selective = np.asarray(plan.recompute) == RECOMPUTE.index("selective")
-    gemm_forward, attention_forward = mean(compute.gemm_forward), mean(compute.attention_forward)
-    vector_forward, backward = mean(compute.vector_forward), mean(compute.backward)
-    forward = gemm_forward + attention_forward + vector_forward
-    again = np.where(full, forward, np.where(selective, attention_forward, 0.0))
-    factor = profile.collective_factor
-    tensor = factor * (
-        exposed_time_s(said.tensor_forward, gemm_forward, profile.tensor_overlap_frac) * np.where(full, 2.0, 1.0)
-        + exposed_time_s(said.tensor_backward, mean(compute.gemm_backward), profile.tensor_overlap_frac)
-    )
-    context = exposed_time_s(
-        factor * said.context_forward, attention_forward, profile.context_overlap_frac
-    ) + exposed_time_s(factor * said.context_backward, mean(compute.attention_backward), profile.context_overlap_frac)
-    expert_forward = factor * (said.expert_forward * share).sum(axis=0) * profile.expert_imbalance
-    expert = exposed_time_s(expert_forward, forward, profile.expert_overlap_frac) * np.where(full, 2.0, 1.0)
-    expert = expert + exposed_time_s(
-        factor * (said.expert_backward * share).sum(axis=0) * profile.expert_imbalance,
-        backward,
-        profile.expert_overlap_frac,
-    )
-    gather, scatter = factor * data.layer_gather, factor * data.layer_scatter
-    sharded = exposed_time_s(gather, forward, profile.shard_overlap_frac) + exposed_time_s(
-        gather + scatter, backward + again, profile.shard_overlap_frac
-    )
-    device = forward + backward + again + tensor + context + expert + sharded
-    host = profile.host_forward_s * np.where(full, 2.0, 1.0) + profile.host_backward_s
-    host = host + profile.host_expert_s * (1.0 - dense_share(tables))
-    host = host + np.where(np.asarray(plan.tensor_parallel_size) > 1, profile.host_tensor_s, 0.0)
-    return _Layer(
-        linear=gemm_forward + mean(compute.gemm_backward),
-        attention=attention_forward + mean(compute.attention_backward),
-        vector=vector_forward + mean(compute.vector_backward),
-        recompute=again,
-        tensor=tensor,
-        context=context,
-        expert=expert,
-        shard=sharded,
-        host=np.maximum(host - device, 0.0),
-        forward=forward,
-        weight=mean(compute.weight),
+def _hops_s(hop: Number, layer: Layer, plan: Plan, profile: Profile) -> Number:
+    """What shows of handing one micro-batch on: forward and back, once for each model chunk."""
+    shown = exposed_time_s(hop, layer.total, profile.pipeline_overlap_frac)
+    return (
+        np.where(np.asarray(plan.pipeline_parallel_size) > 1, 2.0 * np.asarray(plan.virtual_pipeline_size), 0.0) * shown
     )
 
 
-def _assemble(
-    model: Model,
-    tables: OperatorTables,
-    compute: ComputeTimes,
-    layer: _Layer,
-    stages: Stages,
-    hop: Number,
-    held: Weights,
-    data: DataCommunication,
-    kernels: KernelModel,
-    plan: Plan,
-    profile: Profile,
-) -> StepTimes:
-    pipeline, chunks = np.asarray(plan.pipeline_parallel_size), np.asarray(plan.virtual_pipeline_size)
-    embedding = compute.forward[-2] + compute.backward[-2]
+def _stage_times(
+    times: LayerTimes, layer: Layer, stages: Stages, hops: Number, plan: Plan, profile: Profile, num_mtp_modules: int
+) -> StageTimes:
+    """One micro-batch on the slowest and on the mean stage; embedding and head lie on the first and the last one."""
+    pipeline = np.asarray(plan.pipeline_parallel_size)
     # each multi-token-prediction module is one more layer with a head of its own, beside the main head
-    extra = tables.num_mtp_modules
-    head = (compute.forward[-1] + compute.backward[-1]) * (1 + extra) + extra * layer.total
+    head = times.head * (1 + num_mtp_modules) + num_mtp_modules * layer.total
+    on_first = times.embedding + np.where(pipeline == 1, head, 0.0)
     slowest = np.maximum(
-        np.where(pipeline > 2, stages.most * layer.total, 0.0),
+        np.where(pipeline > 2, stages.most, 0) * layer.total,
         np.maximum(
-            stages.first * layer.total + embedding + np.where(pipeline == 1, head, 0.0),
-            np.where(pipeline > 1, stages.last * layer.total + head, 0.0),
+            stages.first * layer.total + on_first, np.where(pipeline > 1, stages.last * layer.total + head, 0.0)
         ),
     )
-    mean = (stages.layers * layer.total + embedding + head) / pipeline
-    hops = np.where(pipeline > 1, 2.0 * chunks * exposed_time_s(hop, layer.total, profile.pipeline_overlap_frac), 0.0)
-    micro_batches = np.asarray(plan.num_micro_batches, dtype=np.float64)
-    micro_batch_host = profile.host_micro_batch_s * chunks
-    fixed = hops + micro_batch_host
-    timing = StageTimes(
+    mean = (stages.layers * layer.total + times.embedding + head) / pipeline
+    fixed = hops + profile.host_micro_batch_s * np.asarray(plan.virtual_pipeline_size)
+    return StageTimes(
         slowest_s=slowest + fixed,
         mean_s=mean + fixed,
         forward_s=(mean + fixed) / 3,
         weight_s=layer.weight * stages.layers / pipeline,
     )
-    bubble = by_schedule(plan.schedule, "bubble_time_s", timing, pipeline, micro_batches, chunks)
+
+
+def _assembled(
+    layer: Layer, stages: Stages, timing: StageTimes, hops: Number, data: DataCommunication, optimizer: Number,
+    plan: Plan, profile: Profile,
+) -> StepTimes:  # fmt: skip
+    chunks = np.asarray(plan.virtual_pipeline_size)
+    micro_batches = np.asarray(plan.num_micro_batches, dtype=np.float64)
+    bubble = by_schedule(
+        plan.schedule, "bubble_time_s", timing, np.asarray(plan.pipeline_parallel_size), micro_batches, chunks
+    )
     window = stages.first * layer.total / 1.5
-    grads = exposed_time_s(profile.collective_factor * data.gradients, window, profile.data_overlap_frac)
-    params = exposed_time_s(profile.collective_factor * data.parameters, window / 2, profile.data_overlap_frac)
-    layers = micro_batches * stages.most
-    parts: dict[str, Number] = {
-        "linear layers": layers * layer.linear,
-        "attention": layers * layer.attention,
-        "norms, activations, casts": layers * layer.vector,
-        "recomputation": layers * layer.recompute,
-        "embedding, head, uneven stages": micro_batches * (slowest - stages.most * layer.total),
-        "tensor-parallel communication": layers * layer.tensor,
-        "context-parallel communication": layers * layer.context,
-        "expert-parallel communication": layers * layer.expert,
-        "weight sharding communication": layers * layer.shard + profile.collective_factor * data.replicas,
-        "host launches": layers * layer.host + micro_batches * micro_batch_host,
+    factor, hidden = profile.collective_factor, profile.data_overlap_frac
+    synchronised = exposed_time_s(factor * data.gradients, window, hidden) + exposed_time_s(
+        factor * data.parameters, window / 2, hidden
+    )
+    replicas = factor * data.replicas
+    running = micro_batches * timing.slowest_s + bubble
+    before = running + synchronised + (replicas + optimizer + profile.host_step_s)
+    late = profile.straggler_frac * np.log2(np.maximum(np.asarray(plan.num_ranks) / 8.0, 1.0))
+    launches = profile.host_micro_batch_s * chunks
+    once: dict[str, Number] = {
+        "embedding, head, uneven stages": micro_batches
+        * (timing.slowest_s - (hops + launches) - stages.most * layer.total),
+        "weight sharding communication": replicas,
+        "host launches": micro_batches * launches,
         "pipeline hand-over": micro_batches * hops,
         "pipeline bubble": bubble,
-        "gradient synchronisation": grads + params,
-        "optimizer": _optimizer_time_s(held, stages, kernels, plan, profile),
-        "host, per step": profile.host_step_s + 0.0 * bubble,
+        "gradient synchronisation": synchronised,
+        "optimizer": optimizer,
+        "host, per step": profile.host_step_s,
+        "stragglers": before * late,
     }
-    total = sum(parts.values())
-    doublings = np.log2(np.maximum(np.asarray(plan.num_ranks) / 8.0, 1.0))
-    parts["stragglers"] = total * profile.straggler_frac * doublings
-    return StepTimes(total_s=total + parts["stragglers"], parts=parts)
+    return StepTimes(
+        total_s=before * (1.0 + late),
+        layer=layer,
+        num_layers=micro_batches * stages.most,
+        once=once,
+        stages=stages,
+        timing=timing,
+        hop_s=hops,
+    )
 
 
 def _optimizer_time_s(held: Weights, stages: Stages, kernels: KernelModel, plan: Plan, profile: Profile) -> Number:
