@@ -99,6 +99,7 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     peak_counter: str = ""
     zero_gradients: str = ""
     expert_dispatch: str = ""
+    schedules: tuple[str, ...] = ()
 
 
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):

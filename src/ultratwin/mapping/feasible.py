@@ -104,8 +104,12 @@ def _experts(mlp: Mlp | Moe) -> int:
 
 def memory_reasons(codes: Codes, memory: Memory, pool: Pool) -> Codes:
     """The codes with OUT_OF_MEMORY where a plan that could be laid out needs more than a rank has."""
-    too_much = np.asarray(memory.total_bytes) > pool.chip.memory_bytes
-    return np.where((codes == 0) & too_much, OUT_OF_MEMORY, codes)
+    return np.where((codes == 0) & ~memory_fits(memory.total_bytes, pool), OUT_OF_MEMORY, codes)
+
+
+def memory_fits(total_bytes: Number, pool: Pool) -> NDArray[np.bool_]:
+    """Whether so many bytes fit on a rank."""
+    return np.asarray(np.asarray(total_bytes) <= pool.chip.memory_bytes)
 
 
 def rejection(code: int, memory: Memory, pool: Pool) -> Rejected:

@@ -90,9 +90,16 @@ class Plan:
             axes: names of the sizes that count; all others are left at their defaults
         Returns: plans [distinct], and for each candidate which of them it has, in the shape of those sizes broadcast
         """
-        sizes = np.broadcast_arrays(*(getattr(self, name) for name in axes))
-        rows, where = np.unique(np.stack([size.ravel() for size in sizes]), axis=1, return_inverse=True)
-        return Plan(**dict(zip(axes, rows, strict=True))), where.reshape(sizes[0].shape)
+        sizes = {name: np.asarray(getattr(self, name)) for name in axes}
+        shape = np.broadcast_shapes(*(size.shape for size in sizes.values()))
+        key = np.zeros((), dtype=np.int64)
+        for size in sizes.values():
+            if size.size > 1:  # what all plans share tells none apart
+                values, code = np.unique(size, return_inverse=True)
+                key = key * len(values) + code.reshape(size.shape)
+        _, first, where = np.unique(np.broadcast_to(key, shape), return_index=True, return_inverse=True)
+        rows = {name: np.broadcast_to(size, shape).ravel()[first] for name, size in sizes.items()}
+        return Plan(**rows), where.reshape(shape)
 
     def describe(self) -> str:
         """The plan in a line, the field's abbreviations, defaults left out."""

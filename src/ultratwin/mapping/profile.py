@@ -26,6 +26,7 @@ class Profile:
     expert_dispatch: tokens travel to experts "plain" (once per expert) or "deduplicated" (once per domain)
     kernel_library: whose kernels it calls, as catalogue/data/kernels names them; "default" is the chip's usual
     stage_split: "uniform" or "cost" (see mapping.sharding)
+    schedules: pipeline schedules that it has, which a search may choose from
     peak_counter: what the framework's own peak-memory counter covers: the "step", or the "optimizer" phase only
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
     host_forward_s, host_backward_s: host time to launch one layer's kernels; the device waits if it is the shorter [s]
@@ -54,6 +55,7 @@ class Profile:
     peak_counter: str
     zero_gradients: str
     expert_dispatch: str
+    schedules: tuple[str, ...]
     gemm_factor: Number
     attention_factor: Number
     vector_factor: Number
@@ -89,7 +91,15 @@ class Profile:
 
 
 GENERIC = "generic"
-_TEXTS: Final = ("attention", "stage_split", "peak_counter", "zero_gradients", "expert_dispatch", "kernel_library")
+_TEXTS: Final = (
+    "attention",
+    "stage_split",
+    "peak_counter",
+    "zero_gradients",
+    "expert_dispatch",
+    "kernel_library",
+    "schedules",
+)
 
 
 @cache

@@ -145,13 +145,14 @@ class Stages:
 def uniform_stages(num_layers: int, plan: Plan) -> Stages:
     """Equal chunks; where they don't divide, the first and the last stage hold fewer layers, beside embedding and head.
 
-    Equation: c = ceil(L / (p v)); the p v c - L missing layers are taken from the last stage first, then the first
+    Equation: c = ceil(L / (p v)); of the p v c - L missing layers the last stage goes without half, the first without
+        the rest, each at most one per chunk; more are missing in stages between them
     """
     stages, chunks = np.asarray(plan.pipeline_parallel_size), np.asarray(plan.virtual_pipeline_size)
     most = -(-num_layers // (stages * chunks)) * chunks
     missing = most * stages - num_layers
-    from_last = np.minimum(-(-missing // 2), most)
-    first, last = most - (missing - from_last), most - from_last
+    from_last = np.minimum(-(-missing // 2), chunks)
+    first, last = most - np.minimum(missing - from_last, chunks), most - from_last
     # a pipeline of two stages has none but these
     return Stages(most=np.where(stages > 2, most, np.maximum(first, last)), first=first, last=last, layers=num_layers)
 

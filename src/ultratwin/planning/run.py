@@ -15,25 +15,10 @@ from ultratwin.hardware.chip import Chip, Number
 from ultratwin.hardware.system import Pool, System, per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.planning.evaluate import Setting, model_flop_per_step
+from ultratwin.planning.power import cause_power_w
 from ultratwin.planning.uncertainty import Range, Sampler, range_of
 from ultratwin.timing.step import StepTimes, step_times
 
-# part of a step -> figure of catalogue/data/power/activity.toml
-_ACTIVITY: Final = {
-    "linear layers": "linear_frac",
-    "recomputation": "linear_frac",
-    "embedding, head, uneven stages": "linear_frac",
-    "attention": "attention_frac",
-    "norms, activations, casts": "memory_frac",
-    "optimizer": "memory_frac",
-    "tensor-parallel communication": "communication_frac",
-    "context-parallel communication": "communication_frac",
-    "expert-parallel communication": "communication_frac",
-    "weight sharding communication": "communication_frac",
-    "pipeline hand-over": "communication_frac",
-    "gradient synchronisation": "communication_frac",
-}
-_IDLE: Final = "idle_frac"
 OFFERS: Final = ("on_demand", "capacity_block", "reserved_1y", "reserved_3y", "spot")
 SECONDS_PER_DAY: Final = 86400.0
 
@@ -99,6 +84,62 @@ def _drawn_peak(chip: Chip, dtype: str, sampler: Sampler) -> Number:
     return chip.peak_flop_per_s[dtype]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcomes:
+    """A run for every sample of its uncertain facts: each [1 + sample], the first one expected, or a plain number.
+
+    `spread`: facts that the range of the duration comes from.
+    """
+
+    step_s: Number
+    num_steps: int
+    duration_s: Number
+    power_w: Number
+    energy_j: Number
+    carbon_kg: Number
+    cost_usd: dict[str, Number]
+    cost_notes: dict[str, str]
+    spread: tuple[tuple[str, float], ...]
+    parts: dict[str, Number]
+
+
+def run_outcomes(
+    setting: Setting, system: System, plan: Plan, sampler: Sampler, *, tokens: float, region: str = "world",
+    price_usd_per_chip_s: float | None = None,
+) -> Outcomes:  # fmt: skip
+    """A run of so many tokens under one plan, with every uncertain fact as a sampler draws it.
+
+    Args: as of `training_run`; sampler: what each fact's values are
+    Returns: the run of every sample
+    """
+    sampled = sampled_setting(setting, system, sampler)
+    times = step_times(sampled.model, sampled.pool, plan, sampled.recipe, sampled.profile)
+    error = sampler.error_factor("the twin's own error (scoreboard)", float(setting.profile.step_spread_frac))
+    step = np.ravel(times.total_s) * error
+    num_steps = int(np.ceil(tokens / (float(plan.global_batch_size) * float(plan.seq_length))))
+    duration = step * num_steps
+    spread = sampler.spread(duration)  # before what follows draws facts that time does not depend on
+    chips = float(plan.num_ranks) / setting.pool.ranks_per_chip
+    power = chips * _power_w_per_chip(sampled.pool, system, times, sampler)
+    regional = loader.entry("regions", region).figures
+    pue = sampler.fact(f"PUE ({region})", regional, "pue")
+    energy = power * pue * duration
+    carbon = energy * sampler.fact(f"carbon of the grid ({region})", regional, "carbon_kg_per_j")
+    costs, notes = _costs(system, chips, duration, price_usd_per_chip_s, sampler)
+    return Outcomes(
+        step_s=step,
+        num_steps=num_steps,
+        duration_s=duration,
+        power_w=power,
+        energy_j=energy,
+        carbon_kg=carbon,
+        cost_usd=costs,
+        cost_notes=notes,
+        spread=spread,
+        parts=times.parts,
+    )
+
+
 def training_run(
     setting: Setting, system: System, plan: Plan, *, tokens: float, region: str = "world",
     price_usd_per_chip_s: float | None = None, seed: int = 0,
@@ -113,38 +154,26 @@ def training_run(
         seed: of the samples that ranges are drawn from
     Returns: the run, expected values and ranges
     """
-    sampler = Sampler(seed)
-    sampled = sampled_setting(setting, system, sampler)
-    times = step_times(sampled.model, sampled.pool, plan, sampled.recipe, sampled.profile)
-    error = sampler.error_factor("the twin's own error (scoreboard)", float(setting.profile.step_spread_frac))
-    step = np.ravel(times.total_s) * error
-    tokens_per_step = float(plan.global_batch_size) * float(plan.seq_length)
-    num_steps = int(np.ceil(tokens / tokens_per_step))
-    duration = step * num_steps
-    spread = sampler.spread(duration)  # before what follows draws facts that time does not depend on
+    out = run_outcomes(
+        setting, system, plan, Sampler(seed), tokens=tokens, region=region, price_usd_per_chip_s=price_usd_per_chip_s
+    )
     chips = float(plan.num_ranks) / setting.pool.ranks_per_chip
-    power = chips * _power_w_per_chip(sampled.pool, system, times, sampler)
-    regional = loader.entry("regions", region).figures
-    pue = sampler.fact(f"PUE ({region})", regional, "pue")
-    energy = power * pue * duration
-    carbon = energy * sampler.fact(f"carbon of the grid ({region})", regional, "carbon_kg_per_j")
     flop = float(np.ravel(model_flop_per_step(setting.model, plan))[0])
     peak = chips * float(np.ravel(headline_flop_per_s(setting.pool, setting.recipe.gemm))[0])
-    costs, notes = _costs(system, chips, duration, price_usd_per_chip_s, sampler)
     return Run(
-        step_s=range_of(step),
-        tokens_per_s=range_of(tokens_per_step / step),
-        num_steps=num_steps,
-        duration_s=range_of(duration),
-        chip_hours=range_of(duration * chips / 3600),
-        mfu=range_of(flop / (step * peak)),
-        power_w=range_of(power),
-        energy_j=range_of(energy),
-        carbon_kg=range_of(carbon),
-        cost_usd=costs,
-        cost_notes=notes,
-        spread=spread,
-        parts={name: float(np.ravel(value)[0]) for name, value in times.parts.items()},
+        step_s=range_of(out.step_s),
+        tokens_per_s=range_of(float(plan.global_batch_size) * float(plan.seq_length) / out.step_s),
+        num_steps=out.num_steps,
+        duration_s=range_of(out.duration_s),
+        chip_hours=range_of(out.duration_s * chips / 3600),
+        mfu=range_of(flop / (out.step_s * peak)),
+        power_w=range_of(out.power_w),
+        energy_j=range_of(out.energy_j),
+        carbon_kg=range_of(out.carbon_kg),
+        cost_usd={offer: range_of(cost) for offer, cost in out.cost_usd.items()},
+        cost_notes=out.cost_notes,
+        spread=out.spread,
+        parts={name: float(np.ravel(value)[0]) for name, value in out.parts.items()},
     )
 
 
@@ -161,18 +190,19 @@ def _power_w_per_chip(pool: Pool, system: System, times: StepTimes, sampler: Sam
         for facts in [loader.entry("power", "activity").figures]
         for name in facts
     }
-    drawn = sum(value * activity[_ACTIVITY.get(name, _IDLE)] for name, value in times.parts.items())
     chip = pool.chip
     tdp = sampler.fact(f"{chip.id} tdp_w", chip.facts, "tdp_w") if "tdp_w" in chip.facts else chip.tdp_w
 
     def beside(key: str, default: Number) -> Number:
         return sampler.fact(f"{system.id} {key}", system.facts, key) if key in system.facts else default
 
-    return (
-        tdp * drawn / times.total_s
-        + beside("host_power_w", pool.host_power_w)
-        + beside("network_power_w", pool.network_power_w)
+    drawing = dataclasses.replace(
+        pool,
+        chip=dataclasses.replace(chip, tdp_w=tdp),
+        host_power_w=beside("host_power_w", pool.host_power_w),
+        network_power_w=beside("network_power_w", pool.network_power_w),
     )
+    return times.weighted_s(cause_power_w(drawing, activity)) / times.total_s
 
 
 def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
@@ -187,15 +217,24 @@ def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
 
 def _costs(
     system: System, chips: float, duration_s: Number, price_usd_per_chip_s: float | None, sampler: Sampler
-) -> tuple[dict[str, Range], dict[str, str]]:
+) -> tuple[dict[str, Number], dict[str, str]]:
     if price_usd_per_chip_s is not None:
-        return {"your price": range_of(chips * price_usd_per_chip_s * duration_s)}, {"your price": "as given"}
+        return {"your price": chips * price_usd_per_chip_s * duration_s}, {"your price": "as given"}
     offers, per_unit = price_figures(system.id)
     costs = {
-        offer: range_of(chips / per_unit * sampler.fact(f"price {offer}", offers, offer) * duration_s)
+        offer: chips / per_unit * sampler.fact(f"{system.id} price {offer}", offers, offer) * duration_s
         for offer in offers
     }
     return costs, {offer: f"{fact.value:g} {fact.unit}, {fact.note or fact.source}" for offer, fact in offers.items()}
 
 
-__all__ = ["OFFERS", "Run", "headline_flop_per_s", "per_rank", "price_figures", "training_run"]
+__all__ = [
+    "OFFERS",
+    "Outcomes",
+    "Run",
+    "headline_flop_per_s",
+    "per_rank",
+    "price_figures",
+    "run_outcomes",
+    "training_run",
+]

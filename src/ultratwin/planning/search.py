@@ -1,4 +1,4 @@
-"""All layouts of a model on so many chips, evaluated array-first, and the best of them."""
+"""All layouts of a model on so many chips, evaluated array-first; the best, the front, and how flat the optimum is."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ultratwin.hardware.chip import Array
 from ultratwin.hardware.system import per_rank
-from ultratwin.mapping.feasible import REASONS
+from ultratwin.mapping.feasible import OUT_OF_MEMORY, REASONS, memory_fits, shape_reasons
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
-from ultratwin.planning.evaluate import Evaluation, Setting, evaluate
+from ultratwin.planning.evaluate import Setting, plan_memory
+from ultratwin.planning.power import cause_power_w
+from ultratwin.planning.shortlist import Candidate, Flatness, Shortlist
+from ultratwin.timing.step import step_times
 from ultratwin.workload.model import Model, Moe
 
-CHUNK: Final = 8192
+CHUNK: Final = 32_768
 """Candidates evaluated at once: few enough that their arrays stay in a core's cache."""
 MICRO_BATCHES: Final = (1, 2, 4, 8)
+GRID_AXES: Final = ("zero_stage", "recompute")
+"""Axes that every layout is combined with, as axes of a grid: what doesn't depend on them is computed once."""
+ONE_MICRO_BATCH: Final = "gradient shards (ZeRO 2) are only searched with one micro-batch, as each would be reduced"
+_COLUMNS: Final = 131_072
 
 
 def divisors(value: int) -> list[int]:
@@ -34,11 +42,14 @@ def divisors(value: int) -> list[int]:
     return sorted({*small, *(value // i for i in small)})
 
 
-def options(model: Model, num_ranks: int, domain_size: int, fixed: Mapping[str, int]) -> dict[str, Sequence[int]]:
+def options(setting: Setting, num_ranks: int, fixed: Mapping[str, int]) -> dict[str, Sequence[int]]:
     """The values that a search tries on each axis; an axis that is fixed has only that one."""
-    experts = max((layer.mlp.num_experts for layer in model.layer_kinds() if isinstance(layer.mlp, Moe)), default=1)
+    model = setting.model
+    domain_size = int(per_rank(setting.pool).domain.size)
+    experts = _num_experts(model)
     powers = [2**i for i in range(12)]
     axes: dict[str, Sequence[int]] = {
+        "schedule": [SCHEDULE_NAMES.index(name) for name in setting.profile.schedules],
         "tensor_parallel_size": [
             size for size in divisors(num_ranks) if size <= domain_size and size in (*powers, 3, 6, 12, 24)
         ],
@@ -46,116 +57,180 @@ def options(model: Model, num_ranks: int, domain_size: int, fixed: Mapping[str, 
         "virtual_pipeline_size": [1, *(v for v in divisors(model.num_layers) if 1 < v <= 16)],
         "context_parallel_size": [size for size in powers[:6] if num_ranks % size == 0],
         "expert_parallel_size": [size for size in divisors(experts) if num_ranks % size == 0],
-        "expert_tensor_parallel_size": [1],
+        "expert_tensor_parallel_size": powers[:4] if experts > 1 else [1],
         "micro_batch_size": MICRO_BATCHES,
-        "zero_stage": [1, 3],
+        "zero_stage": [0, 1, 2, 3],
         "recompute": [0, 1, 2],
     }
     return {name: [fixed[name]] if name in fixed else values for name, values in axes.items()}
 
 
-def candidates(model: Model, num_ranks: int, domain_size: int, fixed: Mapping[str, int]) -> Iterator[Plan]:
-    """All combinations of the options whose sizes divide the ranks, in chunks of arrays [candidate]."""
-    axes = options(model, num_ranks, domain_size, fixed)
-    names = list(axes)
-    sizes = [len(axes[name]) for name in names]
-    values = [np.asarray(axes[name], dtype=np.int64) for name in names]
-    total = int(np.prod(sizes))
-    for start in range(0, total, 16 * CHUNK):
-        index = np.unravel_index(np.arange(start, min(start + 16 * CHUNK, total)), sizes)
-        columns = {name: value[at] for name, value, at in zip(names, values, index, strict=True)}
-        columns = _laid_out(columns, num_ranks, fixed)
-        for at in range(0, len(columns["zero_stage"]), CHUNK):
-            yield Plan(**{name: column[at : at + CHUNK] for name, column in columns.items()})
+def _num_experts(model: Model) -> int:
+    return max((layer.mlp.num_experts for layer in model.layer_kinds() if isinstance(layer.mlp, Moe)), default=1)
+
+
+def layouts(setting: Setting, num_ranks: int, fixed: Mapping[str, int]) -> Iterator[dict[str, NDArray[np.int64]]]:
+    """All combinations of the options but GRID_AXES whose sizes divide the ranks, in arrays [layout] of one schedule.
+
+    A pipeline of one stage has no schedule and no chunks, chunks belong to the interleaved one, and experts are split
+    by no more tensor ranks than there are: what else the options allow is the same layout again, or none.
+    """
+    axes = {name: each for name, each in options(setting, num_ranks, fixed).items() if name not in GRID_AXES}
+    schedules = axes.pop("schedule")
+    interleaved = SCHEDULE_NAMES.index("interleaved")
+    names, sizes = list(axes), [len(each) for each in axes.values()]
+    values = [np.asarray(each, dtype=np.int64) for each in axes.values()]
+    for at, schedule in enumerate(schedules):
+        for start in range(0, int(np.prod(sizes)), _COLUMNS):
+            index = np.unravel_index(np.arange(start, min(start + _COLUMNS, int(np.prod(sizes)))), sizes)
+            columns = {name: value[i] for name, value, i in zip(names, values, index, strict=True)}
+            pipeline, chunks = columns["pipeline_parallel_size"], columns["virtual_pipeline_size"]
+            keep = num_ranks % (columns["tensor_parallel_size"] * pipeline * columns["context_parallel_size"]) == 0
+            keep &= columns["expert_tensor_parallel_size"] <= columns["tensor_parallel_size"]
+            if "schedule" not in fixed:
+                keep &= (chunks > 1) == (schedule == interleaved)
+                if at != _first_plain(schedules):
+                    keep &= pipeline > 1
+            kept = {name: column[keep] for name, column in columns.items()} | {"schedule": np.array([schedule])}
+            yield _laid_out(kept, num_ranks, fixed)
+
+
+def _first_plain(schedules: Sequence[int]) -> int:
+    """Where the schedule stands that layouts without a pipeline are counted under."""
+    plain = [at for at, each in enumerate(schedules) if each != SCHEDULE_NAMES.index("interleaved")]
+    return plain[0] if plain else 0
 
 
 def _laid_out(
     columns: dict[str, NDArray[np.int64]], num_ranks: int, fixed: Mapping[str, int]
 ) -> dict[str, NDArray[np.int64]]:
-    """Drops what cannot divide the ranks, and derives data parallelism, sequence parallelism and schedule."""
-    used = columns["tensor_parallel_size"] * columns["pipeline_parallel_size"] * columns["context_parallel_size"]
-    chunks = columns["virtual_pipeline_size"]
-    keep = (num_ranks % used == 0) & ((chunks == 1) | (columns["pipeline_parallel_size"] > 1))
-    if "data_parallel_size" in fixed:
-        keep &= num_ranks // used == fixed["data_parallel_size"]
-    columns = {name: column[keep] for name, column in columns.items()}
+    """Derives data and sequence parallelism, and adds what is fixed."""
     tensor = columns["tensor_parallel_size"]
-    columns["data_parallel_size"] = num_ranks // used[keep]
-    derived = {
-        "sequence_parallel": (tensor > 1).astype(np.int64),
-        "schedule": np.where(
-            columns["virtual_pipeline_size"] > 1, SCHEDULE_NAMES.index("interleaved"), SCHEDULE_NAMES.index("1f1b")
-        ),
-    }
+    data = num_ranks // (tensor * columns["pipeline_parallel_size"] * columns["context_parallel_size"])
+    derived = {"data_parallel_size": data, "sequence_parallel": (tensor > 1).astype(np.int64)}
     columns |= {name: value for name, value in derived.items() if name not in fixed}
-    constants = {name: value for name, value in fixed.items() if name not in columns}
-    return columns | {name: np.full(len(tensor), value, dtype=np.int64) for name, value in constants.items()}
+    return columns | {
+        name: np.array([value]) for name, value in fixed.items() if name not in columns and name not in GRID_AXES
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """What a search found: the best plans, best first, and why the others cannot run.
 
-    `rejected` counts candidates by reason. `step_s`, `memory_bytes` are of `plans`.
+    `front` holds the plans that no other beats in step time, energy and memory at once, fastest first; `flatness` what
+    the plans close to the best share. `rejected` counts candidates by reason. `least_memory_bytes` is of those that do
+    not fit.
     """
 
-    plans: tuple[Plan, ...]
-    step_s: tuple[float, ...]
-    memory_bytes: tuple[float, ...]
+    best: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
+    flatness: Flatness
     num_candidates: int
     num_feasible: int
     rejected: dict[str, int]
     least_memory_bytes: float
 
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The best plans."""
+        return tuple(each.plan for each in self.best)
 
-def search(setting: Setting, num_ranks: int, fixed: Mapping[str, int], keep: int = 10) -> Found:
-    """The fastest layouts of a model on a pool.
+    @property
+    def step_s(self) -> tuple[float, ...]:
+        """Their step times."""
+        return tuple(each.step_s for each in self.best)
 
+    @property
+    def memory_bytes(self) -> tuple[float, ...]:
+        """Memory of their fullest ranks."""
+        return tuple(each.memory_bytes for each in self.best)
+
+
+def search(
+    setting: Setting, num_ranks: int, fixed: Mapping[str, int], *, keep: int = 10, objective: str = "time"
+) -> Found:
+    """The best layouts of a model on a pool: every combination of the options is evaluated or proved impossible.
+
+    A layout that fits under no combination of GRID_AXES is not timed; nothing else is left out.
     Args:
         setting: model, pool, number formats, framework
         num_ranks: ranks to use
         fixed: axes that are given, by their name in Plan (batch and sequence length always are)
         keep: how many plans to return
+        objective: what is to be least: "time", or "energy" (cost and carbon follow them at a given size)
     Returns: best first; ties go to the plan with less memory, then the smaller sizes in the order of Plan's fields
     """
-    domain = per_rank(setting.pool).domain.size
-    best: list[tuple[float, float, tuple[int, ...], Plan]] = []
-    rejected: Counter[str] = Counter()
-    total = feasible = 0
-    least = np.inf
-    for plan in candidates(setting.model, num_ranks, domain, fixed):
-        result = evaluate(setting, plan, num_ranks, domain_size=0.0 if "tensor_parallel_size" in fixed else domain)
-        total += len(result.codes)
-        feasible += int((result.codes == 0).sum())
-        least = min(
-            least, float(np.min(np.where(result.codes != 0, result.memory.total_bytes, np.inf), initial=np.inf))
-        )
-        rejected.update(
-            {
-                REASONS[code]: int(n)
-                for code, n in zip(*np.unique(result.codes, return_counts=True), strict=True)
-                if code
-            }
-        )
-        best = sorted(best + _top(result, keep), key=lambda each: each[:3])[:keep]
+    axes = options(setting, num_ranks, fixed)
+    grid = {
+        "zero_stage": np.asarray(axes["zero_stage"], dtype=np.int64)[:, None, None],
+        "recompute": np.asarray(axes["recompute"], dtype=np.int64)[:, None],
+    }
+    ways = len(axes["zero_stage"]) * len(axes["recompute"])
+    counted: Counter[str] = Counter()
+    shortlist = Shortlist(keep=keep, objective=objective)
+    total, least = 0, np.inf
+    domain = 0.0 if "tensor_parallel_size" in fixed else float(per_rank(setting.pool).domain.size)
+    for columns in layouts(setting, num_ranks, fixed):
+        size = len(columns["data_parallel_size"])
+        total += size * ways
+        codes = np.broadcast_to(shape_reasons(setting.model, Plan(**columns), num_ranks, domain_size=domain), (size,))
+        counts = np.bincount(codes, minlength=len(REASONS)) * ways
+        counted.update({REASONS[code]: int(n) for code, n in enumerate(counts) if code and n})
+        alive = np.flatnonzero(codes == 0)
+        for start in range(0, len(alive), max(CHUNK // ways, 1)):
+            chosen = _taken(columns, alive[start : start + max(CHUNK // ways, 1)])
+            least = min(
+                least, _evaluated(setting, Plan(**chosen, **grid), counted, shortlist, free="zero_stage" not in fixed)
+            )
+    feasible = total - sum(counted.values())
     return Found(
-        plans=tuple(each[3] for each in best),
-        step_s=tuple(each[0] for each in best),
-        memory_bytes=tuple(each[1] for each in best),
+        best=shortlist.best(),
+        front=shortlist.front(),
+        flatness=shortlist.flatness(),
         num_candidates=total,
         num_feasible=feasible,
-        rejected=dict(rejected.most_common()),
+        rejected=dict(counted.most_common()),
         least_memory_bytes=float(least),
     )
 
 
-def _top(result: Evaluation, keep: int) -> list[tuple[float, float, tuple[int, ...], Plan]]:
-    times = np.where(result.codes == 0, result.times.total_s, np.inf)
-    order = np.argsort(times, kind="stable")[: 4 * keep]
-    found = []
-    for at in order:
-        if np.isfinite(times[at]):
-            plan = result.plan.at(int(at))
-            key = tuple(int(getattr(plan, each.name)) for each in dataclasses.fields(plan))
-            found.append((float(times[at]), float(np.asarray(result.memory.total_bytes)[at]), key, plan))
-    return found
+def _taken(columns: Mapping[str, Array | NDArray[np.int64]], at: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    return {name: column[at] if len(column) > 1 else column for name, column in columns.items()}  # type: ignore[misc]
+
+
+def _evaluated(setting: Setting, plan: Plan, counted: Counter[str], shortlist: Shortlist, *, free: bool) -> float:
+    """Memory of a grid of plans [zero, recompute, layout], then time of those that fit; returns the least that doesn't.
+
+    `free`: ZeRO's stage is the search's own choice.
+    """
+    shape = plan.shape
+    memory = np.broadcast_to(
+        np.asarray(plan_memory(setting.model, setting.recipe, setting.profile, plan).total_bytes), shape
+    )
+    fits = memory_fits(memory, per_rank(setting.pool))
+    allowed = np.ones((), dtype=bool)
+    if free:
+        allowed = (np.asarray(plan.zero_stage) != 2) | (np.asarray(plan.num_micro_batches) == 1)
+        barred = memory.size - int(np.count_nonzero(np.broadcast_to(allowed, shape)))
+        if barred:
+            counted[ONE_MICRO_BATCH] += barred
+    feasible = fits & allowed
+    too_much = int(np.count_nonzero(allowed & ~fits))
+    if too_much:
+        counted[REASONS[OUT_OF_MEMORY]] += too_much
+    least = float(np.min(memory, where=~fits, initial=np.inf)) if too_much else np.inf
+    alive = np.flatnonzero(feasible.any(axis=(0, 1)))
+    if len(alive) == 0:
+        return least
+    if len(alive) < shape[-1]:
+        sizes = {each.name: np.asarray(getattr(plan, each.name)) for each in dataclasses.fields(plan)}
+        plan = Plan(
+            **{name: size[..., alive] if size.ndim and size.shape[-1] > 1 else size for name, size in sizes.items()}
+        )
+        memory, feasible = memory[..., alive], feasible[..., alive]
+    times = step_times(setting.model, setting.pool, plan, setting.recipe, setting.profile)
+    step = np.where(feasible, times.total_s, np.inf)
+    energy = times.weighted_s(cause_power_w(setting.pool))
+    shortlist.add(plan, step, np.broadcast_to(np.asarray(energy), step.shape), memory)
+    return least

@@ -56,6 +56,7 @@ class TrainingQuestion:
     layout: Mapping[str, int] = dataclasses.field(default_factory=dict)
     region: str = "world"
     price_usd_per_chip_s: float | None = None
+    objective: str = "time"
     seed: int = 0
 
 
@@ -104,7 +105,7 @@ def answer_training(question: TrainingQuestion) -> TrainingAnswer:
     if whole:
         plan, rejected = _given_plan(setting, fixed, ranks)
     else:
-        found = search(setting, ranks, fixed)
+        found = search(setting, ranks, fixed, objective=question.objective)
         plan = found.plans[0] if found.plans else None
         rejected = None if plan else _no_plan(found, system)
     tokens = question.tokens or 20.0 * parameter_count(model)
