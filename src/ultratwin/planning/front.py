@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ultratwin.hardware.chip import Array
 
-_SWEEPS: Final = 6
+_SWEEPS: Final = 4
 """Rounds that drop whatever one strong candidate dominates, before the exact pass."""
 
 
@@ -25,33 +25,37 @@ def pareto_front(values: Array) -> NDArray[np.int64]:
         [0, 1]
     """
     at = np.flatnonzero(np.isfinite(values).all(axis=0))
-    at = _without_the_plainly_dominated(values, at)
-    at = at[np.lexsort((at, *values[::-1, at]))]
     left = values[:, at]
-    kept = []
-    while len(at):
-        # nothing that comes later in this order can beat the first
-        kept.append(at[0])
-        beaten = (left >= left[:, :1]).all(axis=0)
-        at, left = at[~beaten], left[:, ~beaten]
-    return np.array(kept, dtype=np.int64)
-
-
-def _without_the_plainly_dominated(values: Array, at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Drops what the strongest candidates dominate: by each value alone, and by the product of all."""
     for sweep in range(_SWEEPS):
         if len(at) < 2:
             break
-        here = values[:, at]
-        alone = sweep % (len(values) + 1)
-        score = here[alone] if alone < len(values) else np.log(np.maximum(here, 1e-300)).sum(axis=0)
-        strong = here[:, _strongest(here, score)]
-        worse = (here >= strong[:, None]).all(axis=0) & (here > strong[:, None]).any(axis=0)
-        at = at[~worse]
-    return at
+        # what is strong in all values at once drops most, then what is least in each
+        score = np.log(np.maximum(left, 1e-300)).sum(axis=0) if sweep == 0 else left[sweep % len(left)]
+        kept = ~_beaten(left, left[:, _strongest(left, score)], equals=False)
+        at, left = at[kept], left[:, kept]
+    order = np.lexsort((at, *left[::-1]))
+    at, left = at[order], left[:, order]
+    front = []
+    while len(at):
+        # nothing that comes later in this order can beat the first
+        front.append(at[0])
+        kept = ~_beaten(left, left[:, 0], equals=True)
+        at, left = at[kept], left[:, kept]
+    return np.array(front, dtype=np.int64)
 
 
-def _strongest(here: Array, score: Array) -> int:
+def _beaten(values: Array, point: Array, *, equals: bool) -> NDArray[np.bool_]:
+    """Which candidates a point is no larger than in any value; `equals`: also those that are the same as it."""
+    worse: NDArray[np.bool_] = values[0] >= point[0]
+    same: NDArray[np.bool_] = values[0] == point[0]
+    for row, value in zip(values[1:], point[1:], strict=True):
+        worse &= row >= value
+        if not equals:
+            same &= row == value
+    return worse if equals else worse & ~same
+
+
+def _strongest(values: Array, score: Array) -> int:
     """The candidate of the least score that is least in the other values too."""
     ties = np.flatnonzero(score == score.min())
-    return int(ties[np.lexsort(here[::-1, ties])[0]])
+    return int(ties[np.lexsort(values[::-1, ties])[0]])
