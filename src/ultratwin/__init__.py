@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ultratwin.api import Explanation, Range, TrainResult, load_model, load_system, train
+    from ultratwin.api import Explanation, PlanResult, Range, TrainResult, load_model, load_system, plan_train, train
     from ultratwin.errors import (
         CatalogueError,
         ModelError,
@@ -30,6 +30,7 @@ __all__ = [
     "CatalogueError",
     "Explanation",
     "ModelError",
+    "PlanResult",
     "Range",
     "ScenarioError",
     "TrainResult",
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "load_model",
     "load_system",
+    "plan_train",
     "train",
 ]
 

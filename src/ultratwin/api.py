@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ultratwin.errors import ScenarioError
+from ultratwin.catalogue import loader
+from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.system import System, load_system
 from ultratwin.mapping.memory import Memory
-from ultratwin.mapping.plan import Plan, Rejected, recompute_index
+from ultratwin.mapping.plan import Plan, Rejected
 from ultratwin.mapping.recipe import recipe
-from ultratwin.mapping.schedules import schedule_index
-from ultratwin.planning.run import SECONDS_PER_DAY, Run
+from ultratwin.planning.checks import checked_amount, checked_count, checked_name, checked_objective, layout_indices
+from ultratwin.planning.checks import price_usd_per_chip_s as per_second
+from ultratwin.planning.plan_training import ChipRange, Choice, Option, PlanAnswer, PlanQuestion, answer_plan
+from ultratwin.planning.run import OFFERS, SECONDS_PER_DAY, Run
 from ultratwin.planning.search import Found
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion, answer_training
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.explanation import Explanation, explanation
 from ultratwin.report.figures import used_figures
+from ultratwin.report.tables import Block
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
-
-MOST: Final = 10**9
-"""Largest size, chip count or batch that is taken: sums of larger ones leave the integers that arrays hold."""
-_NAME: Final = re.compile(r"[\w.+() -]{1,100}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +144,145 @@ class TrainResult:
         return rendered(training_blocks(self.question, self.answer, self.explain()), width=width)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanResult:
+    """Which system, size and layout to rent; or, where `feasible` is false, what comes nearest."""
+
+    answer: PlanAnswer
+
+    @property
+    def feasible(self) -> bool:
+        """Whether anything meets deadline and budget."""
+        return self.answer.best is not None
+
+    @property
+    def best(self) -> Option:
+        """The best option of all.
+
+        Raises: ScenarioError if nothing meets what was asked
+        """
+        if self.answer.best is None or self.answer.best.option is None:
+            raise ScenarioError("nothing meets deadline and budget", hint="ask .feasible first; .nearest comes closest")
+        return self.answer.best.option
+
+    @property
+    def nearest(self) -> Option | None:
+        """What misses deadline and budget least; None if the best meets them, or nothing can run at all."""
+        return self.answer.nearest
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """The best of each system with its ranges, best first."""
+        return self.answer.choices
+
+    @property
+    def front(self) -> tuple[Option, ...]:
+        """What nothing beats: in the two objectives, or in time, cost, energy, chips and free memory."""
+        return self.answer.front
+
+    def best_result(self) -> TrainResult:
+        """The best option as `train` answers it, with its breakdown.
+
+        Raises: ScenarioError if nothing meets what was asked
+        """
+        choice = self.answer.best
+        if choice is None or choice.question is None or choice.answer is None:
+            raise ScenarioError("nothing meets deadline and budget", hint="ask .feasible first; .nearest comes closest")
+        return TrainResult(question=choice.question, answer=choice.answer)
+
+    def blocks(self) -> list[Block]:
+        """The answer as blocks of a table."""
+        from ultratwin.report.plan import plan_blocks
+
+        return plan_blocks(self.answer)
+
+    def to_json(self) -> str:
+        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
+        from ultratwin.report.json import dumped
+        from ultratwin.report.plan import plan_answer_json
+
+        return dumped(plan_answer_json(self.answer))
+
+    def table(self, width: int = 110) -> str:
+        """The answer as plain text for a terminal so many columns wide."""
+        from ultratwin.report.tables import rendered
+
+        return rendered(self.blocks(), width=width)
+
+
+def plan_train(
+    model: str | Path | Model,
+    systems: Sequence[str | System],
+    *,
+    chips: Sequence[int] | range,
+    tokens: float | None = None,
+    objectives: Sequence[str] = ("cost",),
+    deadline_s: float | None = None,
+    budget_usd: float | None = None,
+    precisions: Sequence[str] = ("bf16",),
+    offer: str = "",
+    prices_per_chip_hour: Mapping[str, float] | None = None,
+    workers: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> PlanResult:
+    """Which system, how many chips and which layout train a model best; every layout of every size is evaluated.
+
+    Args:
+        model: catalogue name, path of a config.json, hub id, or a Model
+        systems: catalogue names or Systems; "all" stands for the whole catalogue
+        chips: a range stands for units times 2^k and 3 x 2^k in it, else the sizes themselves
+        tokens: of the whole run; 20 per parameter where left out
+        objectives: one or two of "time", "cost", "energy", "carbon"
+        deadline_s, budget_usd: what the run may take and cost at most
+        precisions: number formats to try
+        offer: which public price; prices_per_chip_hour: your own, by system [USD]
+        workers: processes, 0 for one per core; progress: is told how many sizes are done, of how many
+        options: as of `train`: framework, seq_length, global_batch_size, axes of the layout, region, seed
+    Returns: the result; what can't be met is a result too
+    Raises: UltratwinError for bad input
+    """
+    for name in objectives:
+        checked_objective(name)
+    if not 1 <= len(objectives) <= 2 or len(set(objectives)) < len(objectives):
+        raise ScenarioError(f"objectives are {', '.join(objectives) or 'none'}", allowed="one, or two different ones")
+    if offer and offer not in OFFERS:
+        raise unknown_name("offer", offer, OFFERS, error=ScenarioError)
+    named = _system_names(systems)
+    prices = {_system_name(name): per_second(price) or 0.0 for name, price in (prices_per_chip_hour or {}).items()}
+    sizes = chips if isinstance(chips, range) else [checked_count("chips", each) or 0 for each in chips]
+    question = PlanQuestion(
+        training=_training_question(model, "", None, {**options, "tokens": tokens}),
+        systems=named,
+        chips=ChipRange(low=sizes[0], high=sizes[-1]) if isinstance(sizes, range) else tuple(sizes),
+        precisions=tuple(recipe(each.lower()).name for each in precisions),
+        objectives=tuple(objectives),
+        deadline_s=math.inf if deadline_s is None else checked_amount("deadline", deadline_s) or math.inf,
+        budget_usd=math.inf if budget_usd is None else checked_amount("budget", budget_usd) or math.inf,
+        offer=offer,
+        prices_usd_per_chip_s=prices,
+        workers=checked_count("workers", workers, lowest=0) or 0,
+    )
+    return PlanResult(answer=answer_plan(question, progress))
+
+
+def _system_names(systems: Sequence[str | System]) -> tuple[str | System, ...]:
+    """The systems asked for, each once.
+
+    Raises: ScenarioError if there are none, CatalogueError for an unknown name
+    """
+    if list(systems) == ["all"]:
+        return tuple(loader.ids("systems"))
+    named = [each if isinstance(each, System) else _system_name(each) for each in systems]
+    if not named:
+        raise ScenarioError("no system is named", where="systems", hint="`ultratwin catalogue systems` lists all")
+    return tuple({each if isinstance(each, str) else each.id: each for each in named}.values())
+
+
+def _system_name(name: str) -> str:
+    return loader.resolve("systems", checked_name("system", name))
+
+
 def train(
     model: str | Path | Model,
     system: str | System,
@@ -170,6 +308,7 @@ def train(
     schedule: str | None = None,
     region: str = "world",
     price_per_chip_hour: float | None = None,
+    objective: str = "time",
     seed: int = 0,
 ) -> TrainResult:
     """What training a model on a system takes: time, chips, energy, money, and how sure that is.
@@ -186,108 +325,63 @@ def train(
         *_parallel_size, virtual_pipeline_size, shard_size, zero_stage: sizes of the layout's axes
         recompute: "none", "selective" or "full"; schedule: "gpipe", "1f1b", "interleaved", ...
         region: whose grid and PUE; price_per_chip_hour: your own price [USD]; seed: of the ranges' samples
+        objective: what the best layout makes least: "time" (and cost), or "energy" (and carbon)
     Returns: the result; a plan that can't run is a result too
     Raises: UltratwinError for bad input
     """
-    sizes = {
-        "tensor_parallel_size": tensor_parallel_size, "pipeline_parallel_size": pipeline_parallel_size,
-        "virtual_pipeline_size": virtual_pipeline_size, "context_parallel_size": context_parallel_size,
-        "expert_parallel_size": expert_parallel_size, "expert_tensor_parallel_size": expert_tensor_parallel_size,
-        "data_parallel_size": data_parallel_size, "micro_batch_size": micro_batch_size, "zero_stage": zero_stage,
-        "shard_size": shard_size,
+    options = {
+        "tokens": tokens, "precision": precision, "framework": framework, "seq_length": seq_length,
+        "global_batch_size": global_batch_size, "tensor_parallel_size": tensor_parallel_size,
+        "pipeline_parallel_size": pipeline_parallel_size, "virtual_pipeline_size": virtual_pipeline_size,
+        "context_parallel_size": context_parallel_size, "expert_parallel_size": expert_parallel_size,
+        "expert_tensor_parallel_size": expert_tensor_parallel_size, "data_parallel_size": data_parallel_size,
+        "micro_batch_size": micro_batch_size, "zero_stage": zero_stage, "shard_size": shard_size,
+        "sequence_parallel": sequence_parallel, "recompute": recompute, "schedule": schedule, "region": region,
+        "price_per_chip_hour": price_per_chip_hour, "seed": seed, "objective": objective,
     }  # fmt: skip
-    layout = {name: _counted(name, value, lowest=0 if name == "zero_stage" else 1) for name, value in sizes.items()}
-    question = TrainingQuestion(
-        model=model,
-        system=_named("system", system) if isinstance(system, str) else system,
-        chips=_counted("chips", chips),
-        tokens=_positive("tokens", tokens),
-        precision=precision.lower(),
-        framework=_named("framework", framework) if framework else "",
-        seq_length=_counted("seq_length", seq_length),
-        global_batch_size=_counted("global_batch_size", global_batch_size),
-        layout=_layout(layout, sequence_parallel, recompute, schedule),
-        region=_named("region", region),
-        price_usd_per_chip_s=_price(price_per_chip_hour),
-        seed=_counted("seed", seed, lowest=0) or 0,
-    )
+    named = checked_name("system", system) if isinstance(system, str) else system
+    question = _training_question(model, named, checked_count("chips", chips), options)
     return TrainResult(question=question, answer=answer_training(question))
 
 
-def _layout(
-    sizes: Mapping[str, int | None], sequence_parallel: bool | None, recompute: str | None, schedule: str | None
-) -> dict[str, int]:
-    """What of the layout is given, names as the indices that a plan holds."""
-    layout = {name: value for name, value in sizes.items() if value is not None}
-    if layout.get("zero_stage", 0) > 3:
-        raise ScenarioError(f"zero_stage is {layout['zero_stage']}", allowed="0, 1, 2 or 3")
-    whole = {"tensor_parallel_size", "pipeline_parallel_size", "micro_batch_size"} <= layout.keys()
-    if "data_parallel_size" in layout and not whole:  # a search derives it from the chips
-        raise ScenarioError(
-            "data_parallel_size alone does not fix a layout", hint="give tensor, pipeline and micro-batch sizes too"
-        )
-    if sequence_parallel is not None:
-        layout["sequence_parallel"] = int(sequence_parallel)
-    if recompute is not None:
-        layout["recompute"] = recompute_index(recompute)
-    if schedule is not None:
-        layout["schedule"] = schedule_index(schedule)
-    return layout
+_SIZES: Final = (
+    "tensor_parallel_size", "pipeline_parallel_size", "virtual_pipeline_size", "context_parallel_size",
+    "expert_parallel_size", "expert_tensor_parallel_size", "data_parallel_size", "micro_batch_size", "zero_stage",
+    "shard_size",
+)  # fmt: skip
 
 
-def _counted(name: str, value: Any, *, lowest: int = 1) -> int | None:
-    """A whole number in range.
+def _training_question(
+    model: str | Path | Model, system: str | System, chips: int | None, options: Mapping[str, Any]
+) -> TrainingQuestion:
+    """The question that the options of `train` make, checked.
 
-    Raises: ScenarioError otherwise
+    Raises: ScenarioError for a value out of range or an option that `train` doesn't have
     """
-    if value is None:
-        return None
-    allowed = f"a whole number from {lowest} to {MOST:,}"
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or int_of(value) is None:
-        raise ScenarioError(f"{name} is {value!r}", allowed=allowed)
-    if not lowest <= value <= MOST:
-        shown = (
-            f"{value:,}" if abs(value) < 1e30 else f"{float(value):g}" if abs(value) < 1e300 else "beyond all measure"
-        )
-        raise ScenarioError(f"{name} is {shown}", allowed=allowed)
-    return int(value)
+    known = {
+        *_SIZES, "tokens", "precision", "framework", "seq_length", "global_batch_size", "sequence_parallel",
+        "recompute", "schedule", "region", "price_per_chip_hour", "seed", "objective",
+    }  # fmt: skip
+    for name in options.keys() - known:
+        raise unknown_name("option", name, sorted(known), error=ScenarioError)
+    given = options.get
+    sizes = {name: checked_count(name, given(name), lowest=0 if name == "zero_stage" else 1) for name in _SIZES}
+    framework = given("framework")
+    return TrainingQuestion(
+        model=model,
+        system=system,
+        chips=chips,
+        tokens=checked_amount("tokens", given("tokens")),
+        precision=(given("precision") or "bf16").lower(),
+        framework=checked_name("framework", framework) if framework else "",
+        seq_length=checked_count("seq_length", given("seq_length")),
+        global_batch_size=checked_count("global_batch_size", given("global_batch_size")),
+        layout=layout_indices(sizes, given("sequence_parallel"), given("recompute"), given("schedule")),
+        region=checked_name("region", given("region") or "world"),
+        price_usd_per_chip_s=per_second(given("price_per_chip_hour")),
+        objective=checked_objective(given("objective") or "time"),
+        seed=checked_count("seed", given("seed"), lowest=0) or 0,
+    )
 
 
-def int_of(value: float) -> int | None:
-    """The whole number that a value is; None if it is not one.
-
-    Example:
-        >>> int_of(512.0), int_of(1.5)
-        (512, None)
-    """
-    if isinstance(value, int):
-        return value
-    return int(value) if math.isfinite(value) and value == int(value) else None
-
-
-def _positive(name: str, value: float | None) -> float | None:
-    if value is not None and not 0 < value < 1e24:
-        raise ScenarioError(f"{name} is {value:g}", allowed="above 0, below 1e24", hint="for example 15.6T")
-    return value
-
-
-def _price(usd_per_hour: float | None) -> float | None:
-    if usd_per_hour is None:
-        return None
-    if not 0 <= usd_per_hour < 1e9:
-        raise ScenarioError(f"price_per_chip_hour is {usd_per_hour:g} USD", allowed="0 or more, below 1e9")
-    return usd_per_hour / 3600
-
-
-def _named(kind: str, name: str) -> str:
-    """A name that can be looked up: catalogue names become file names, so paths are refused."""
-    if not _NAME.fullmatch(name):
-        shown = name if len(name) <= 60 else name[:57] + "..."
-        raise ScenarioError(
-            f"{kind} {shown!r} is no name", allowed="letters, digits, dots, dashes and blanks",
-            hint=f"`ultratwin catalogue {kind if kind != 'framework' else 'profile'}s` lists all",
-        )  # fmt: skip
-    return name
-
-
-__all__ = ["Explanation", "Range", "TrainResult", "load_model", "load_system", "train"]
+__all__ = ["Explanation", "PlanResult", "Range", "TrainResult", "load_model", "load_system", "plan_train", "train"]

@@ -28,6 +28,7 @@ def application() -> App:
 
     import ultratwin
     from ultratwin.cli.catalogue import catalogue
+    from ultratwin.cli.plan import plan
     from ultratwin.cli.train import train
     from ultratwin.cli.validate import validate
 
@@ -38,7 +39,7 @@ def application() -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for verb in (train, catalogue, validate):
+    for verb in (train, plan, catalogue, validate):
         app.command(verb)
     return app
 

@@ -89,17 +89,9 @@ def answer_training(question: TrainingQuestion) -> TrainingAnswer:
 
     Raises: ScenarioError, CatalogueError, ModelError for bad input; a plan that can't run is a value in the answer
     """
-    model = question.model if isinstance(question.model, Model) else load_model(question.model)
-    system = question.system if isinstance(question.system, System) else load_system(question.system)
-    chips = checked_chips(system, question.chips)
-    setting = Setting(
-        model=model,
-        pool=system.pool,
-        recipe=recipe(question.precision),
-        profile=load_profile(question.framework or DEFAULT_PROFILES.get(system.pool.chip.family, "generic")),
-    )
-    ranks = chips * system.pool.ranks_per_chip
-    fixed = _fixed_axes(question, model, ranks)
+    setting, fixed, ranks = training_setting(question)
+    model, system = setting.model, _system(question)
+    chips = ranks // system.pool.ranks_per_chip
     whole = {"tensor_parallel_size", "pipeline_parallel_size", "micro_batch_size"} <= fixed.keys()
     found, plan, rejected = None, None, None
     if whole:
@@ -131,6 +123,24 @@ def answer_training(question: TrainingQuestion) -> TrainingAnswer:
         rejected=rejected,
         found=found,
     )
+
+
+def training_setting(question: TrainingQuestion) -> tuple[Setting, dict[str, int], int]:
+    """What a question is about: model, pool, formats and framework; the axes that are fixed; the number of ranks."""
+    model = question.model if isinstance(question.model, Model) else load_model(question.model)
+    system = _system(question)
+    ranks = checked_chips(system, question.chips) * system.pool.ranks_per_chip
+    setting = Setting(
+        model=model,
+        pool=system.pool,
+        recipe=recipe(question.precision),
+        profile=load_profile(question.framework or DEFAULT_PROFILES.get(system.pool.chip.family, "generic")),
+    )
+    return setting, _fixed_axes(question, model, ranks), ranks
+
+
+def _system(question: TrainingQuestion) -> System:
+    return question.system if isinstance(question.system, System) else load_system(question.system)
 
 
 def checked_chips(system: System, chips: int | None) -> int:
