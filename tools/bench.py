@@ -5,6 +5,8 @@ The bound of a search is one multiply-add per candidate over arrays of the searc
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+import bench_calculon
 from ultratwin.hardware.system import load_system
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.profile import load_profile
@@ -49,11 +52,11 @@ def shell(*arguments: str) -> float:
     return seconds(lambda: subprocess.run([CLI, *arguments], check=True, capture_output=True))
 
 
-def setting(system: str) -> Setting:
-    """Llama-3.1-405B on a system, as the chip's family is usually trained."""
+def setting(system: str, name: str = "meta-llama/Llama-3.1-405B") -> Setting:
+    """A model on a system, as the chip's family is usually trained."""
     pool = load_system(system).pool
     profile = load_profile(DEFAULT_PROFILES.get(pool.chip.family, "generic"))
-    model = load_model("meta-llama/Llama-3.1-405B")
+    model = load_model(name)
     return Setting(model=model, pool=pool, recipe=recipe("bf16"), profile=profile)
 
 
@@ -75,9 +78,51 @@ def a_search(system: str, chips: int, bound_s: float) -> list[Row]:
     each_s = seconds(lambda: search(case, chips, fixed)) / count
     what = f"search of {count:,} layouts, {chips:,} chips of {system}"
     return [
-        (what, f"{1 / each_s:,.0f} /s", "50,000 /s", f"{each_s / bound_s:,.0f} multiply-adds each"),
+        (what, f"{1 / each_s:,.0f} /s", "500,000 /s", f"{each_s / bound_s:,.0f} multiply-adds each"),
         ("  100,000 layouts would take", f"{1e5 * each_s:.2f} s", "2 s", ""),
     ]
+
+
+def ten_million() -> list[Row]:
+    """A search of ten million layouts in a process of its own: rate, and the memory that it takes at its peak."""
+    code = (
+        "import json, resource, sys, time; sys.path.insert(0, 'tools'); import bench;"
+        "from ultratwin.planning.search import search;"
+        "case = bench.setting('trn3-ultracluster', 'deepseek-ai/DeepSeek-V3');"
+        "fixed = {'global_batch_size': 2304, 'seq_length': 8192}; start = time.process_time();"
+        "found = search(case, 147456, fixed, wanted={'micro_batch_size': list(range(1, 33))});"
+        "print(found.num_candidates, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    count, took, peak_kib = (float(each) for each in done.stdout.split())
+    return [
+        (
+            f"search of {count:,.0f} layouts, DeepSeek-V3 on trn3-ultracluster",
+            f"{count / took:,.0f} /s",
+            "500,000 /s",
+            "",
+        ),
+        ("  memory of that process at its peak", f"{peak_kib / 1024:,.0f} MiB", "1 GB", ""),
+    ]
+
+
+EIGHT: Final = (
+    "trn1.32xlarge", "trn2-ultraserver", "trn3-gen2-ultraserver", "p4de.24xlarge", "p5.48xlarge", "p5en.48xlarge",
+    "p6-b200.48xlarge", "gb200-nvl72",
+)  # fmt: skip
+
+
+def full_plan() -> list[Row]:
+    """`plan train` over eight systems and twenty sizes each, from the shell, all cores."""
+    chips = ",".join(str(1152 * count) for count in range(1, 21))  # whole nodes and domains of all eight
+    asked = ("plan", "train", "meta-llama/Llama-3.1-405B", "--tokens", "15.6T", "--chips", chips, "--json")
+    start = time.perf_counter()
+    done = subprocess.run([CLI, *asked, "--systems", ",".join(EIGHT)], check=True, capture_output=True, text=True)
+    took = time.perf_counter() - start
+    found = json.loads(done.stdout)
+    count = found["search"]["num_candidates"]
+    what = f"plan train, {len(EIGHT)} systems, {len(found['sizes'])} sizes, {count:,} layouts"
+    return [(what, f"{took:.1f} s", "20 s", "all cores")]
 
 
 def main() -> int:
@@ -88,6 +133,7 @@ def main() -> int:
     rows += one_plan()
     for system, chips in (("dgx-h100", 4096), ("trn3-gen2-ultraserver", 4608)):
         rows += a_search(system, chips, bound_s)
+    rows += ten_million() + full_plan()
     given = ("train", "meta-llama/Llama-3.1-70B", "--system", "p5.48xlarge", "--chips", "512", *GIVEN)
     demo = ("train", "meta-llama/Llama-3.1-405B", "--system", "trn3-gen2-ultraserver", "--chips", "4608")
     rows += [
@@ -99,6 +145,10 @@ def main() -> int:
     print(f"{'one core':66s} {'measured':>12s} {'promised':>10s}")
     for what, value, wanted, remark in rows:
         print(f"{what:66s} {value:>12s} {wanted:>10s}  {remark}".rstrip())
+    if peer := os.environ.get("CALCULON", ""):
+        bench_calculon.main(Path(peer))
+    else:
+        print("CALCULON=path of a checkout of github.com/calculon-ai/calculon: its search beside ours, the same space")
     return 0
 
 

@@ -11,6 +11,8 @@ from ultratwin.hardware.chip import Array
 
 _SWEEPS: Final = 4
 """Rounds that drop whatever one strong candidate dominates, before the exact pass."""
+_PAIRS: Final = 256
+"""Candidates of which all pairs are compared at once."""
 
 
 def pareto_front(values: Array) -> NDArray[np.int64]:
@@ -36,12 +38,15 @@ def pareto_front(values: Array) -> NDArray[np.int64]:
     order = np.lexsort((at, *left[::-1]))
     at, left = at[order], left[:, order]
     front = []
-    while len(at):
+    while len(at) > _PAIRS:
         # nothing that comes later in this order can beat the first
         front.append(at[0])
         kept = ~_beaten(left, left[:, 0], equals=True)
         at, left = at[kept], left[:, kept]
-    return np.array(front, dtype=np.int64)
+    earlier = np.tri(len(at), k=-1, dtype=bool).T
+    for row in left:
+        earlier &= row[:, None] <= row
+    return np.concatenate([np.array(front, dtype=np.int64), at[~earlier.any(axis=0)]])
 
 
 def _beaten(values: Array, point: Array, *, equals: bool) -> NDArray[np.bool_]:

@@ -28,6 +28,7 @@ MICRO_BATCHES: Final = (1, 2, 4, 8)
 GRID_AXES: Final = ("zero_stage", "recompute")
 """Axes that every layout is combined with, as axes of a grid: what doesn't depend on them is computed once."""
 ONE_MICRO_BATCH: Final = "gradient shards (ZeRO 2) are only searched with one micro-batch, as each would be reduced"
+NO_AXES: Final[Mapping[str, Sequence[int]]] = {}
 _COLUMNS: Final = 131_072
 
 
@@ -42,8 +43,10 @@ def divisors(value: int) -> list[int]:
     return sorted({*small, *(value // i for i in small)})
 
 
-def options(setting: Setting, num_ranks: int, fixed: Mapping[str, int]) -> dict[str, Sequence[int]]:
-    """The values that a search tries on each axis; an axis that is fixed has only that one."""
+def options(
+    setting: Setting, num_ranks: int, fixed: Mapping[str, int], wanted: Mapping[str, Sequence[int]] = NO_AXES
+) -> dict[str, Sequence[int]]:
+    """The values that a search tries on each axis: the fixed one, those that are wanted, or the usual ones."""
     model = setting.model
     domain_size = int(per_rank(setting.pool).domain.size)
     experts = _num_experts(model)
@@ -62,20 +65,22 @@ def options(setting: Setting, num_ranks: int, fixed: Mapping[str, int]) -> dict[
         "zero_stage": [0, 1, 2, 3],
         "recompute": [0, 1, 2],
     }
-    return {name: [fixed[name]] if name in fixed else values for name, values in axes.items()}
+    return {name: [fixed[name]] if name in fixed else values for name, values in (axes | dict(wanted)).items()}
 
 
 def _num_experts(model: Model) -> int:
     return max((layer.mlp.num_experts for layer in model.layer_kinds() if isinstance(layer.mlp, Moe)), default=1)
 
 
-def layouts(setting: Setting, num_ranks: int, fixed: Mapping[str, int]) -> Iterator[dict[str, NDArray[np.int64]]]:
+def layouts(
+    axes: Mapping[str, Sequence[int]], num_ranks: int, fixed: Mapping[str, int]
+) -> Iterator[dict[str, NDArray[np.int64]]]:
     """All combinations of the options but GRID_AXES whose sizes divide the ranks, in arrays [layout] of one schedule.
 
     A pipeline of one stage has no schedule and no chunks, chunks belong to the interleaved one, and experts are split
     by no more tensor ranks than there are: what else the options allow is the same layout again, or none.
     """
-    axes = {name: each for name, each in options(setting, num_ranks, fixed).items() if name not in GRID_AXES}
+    axes = {name: each for name, each in axes.items() if name not in GRID_AXES}
     schedules = axes.pop("schedule")
     interleaved = SCHEDULE_NAMES.index("interleaved")
     names, sizes = list(axes), [len(each) for each in axes.values()]
@@ -108,7 +113,7 @@ def _laid_out(
     tensor = columns["tensor_parallel_size"]
     data = num_ranks // (tensor * columns["pipeline_parallel_size"] * columns["context_parallel_size"])
     derived = {"data_parallel_size": data, "sequence_parallel": (tensor > 1).astype(np.int64)}
-    columns |= {name: value for name, value in derived.items() if name not in fixed}
+    columns |= {name: value for name, value in derived.items() if name not in {**fixed, **columns}}
     return columns | {
         name: np.array([value]) for name, value in fixed.items() if name not in columns and name not in GRID_AXES
     }
@@ -148,7 +153,13 @@ class Found:
 
 
 def search(
-    setting: Setting, num_ranks: int, fixed: Mapping[str, int], *, keep: int = 10, objective: str = "time"
+    setting: Setting,
+    num_ranks: int,
+    fixed: Mapping[str, int],
+    *,
+    wanted: Mapping[str, Sequence[int]] = NO_AXES,
+    keep: int = 10,
+    objective: str = "time",
 ) -> Found:
     """The best layouts of a model on a pool: every combination of the options is evaluated or proved impossible.
 
@@ -157,11 +168,12 @@ def search(
         setting: model, pool, number formats, framework
         num_ranks: ranks to use
         fixed: axes that are given, by their name in Plan (batch and sequence length always are)
+        wanted: values to try on some axes instead of the usual ones
         keep: how many plans to return
         objective: what is to be least: "time", or "energy" (cost and carbon follow them at a given size)
     Returns: best first; ties go to the plan with less memory, then the smaller sizes in the order of Plan's fields
     """
-    axes = options(setting, num_ranks, fixed)
+    axes = options(setting, num_ranks, fixed, wanted)
     grid = {
         "zero_stage": np.asarray(axes["zero_stage"], dtype=np.int64)[:, None, None],
         "recompute": np.asarray(axes["recompute"], dtype=np.int64)[:, None],
@@ -171,7 +183,7 @@ def search(
     shortlist = Shortlist(keep=keep, objective=objective)
     total, least = 0, np.inf
     domain = 0.0 if "tensor_parallel_size" in fixed else float(per_rank(setting.pool).domain.size)
-    for columns in layouts(setting, num_ranks, fixed):
+    for columns in layouts(axes, num_ranks, fixed):
         size = len(columns["data_parallel_size"])
         total += size * ways
         codes = np.broadcast_to(shape_reasons(setting.model, Plan(**columns), num_ranks, domain_size=domain), (size,))

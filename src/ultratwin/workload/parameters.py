@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from ultratwin.workload.model import Attention, LatentAttention, Layer, Mlp, Model, Moe
 
 
+@cache
 def parameter_count(model: Model, *, include_mtp: bool = False) -> int:
     """All parameters, as model cards count them.
 
