@@ -102,8 +102,10 @@ class Option:
         return math.inf if math.isnan(value) else value
 
     def key(self, objective: str) -> tuple[float, float, int, str, str]:
-        """Sorts options: by the objective, then time, chips, system and formats."""
-        return self.value(objective), self.duration_s, self.chips, self.system_id, self.precision
+        """Sorts options: by the objective, then time (chip-hours, where no price is known), chips, system, formats."""
+        unpriced = objective == "cost" and math.isnan(self.cost_usd)
+        second = self.chip_hours if unpriced else self.duration_s
+        return self.value(objective), second, self.chips, self.system_id, self.precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
