@@ -15,8 +15,8 @@ import ultratwin
 ROOT = Path(ultratwin.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 ORDER = (
-    ("errors",), ("units",), ("catalogue",), ("hardware",), ("workload",), ("mapping",), ("timing",), ("planning",),
-    ("validation", "report"), ("api",), ("cli",),
+    ("errors",), ("units",), ("catalogue",), ("hardware",), ("workload",), ("mapping",), ("timing",), ("simulation",),
+    ("planning",), ("validation", "report"), ("api",), ("cli",),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 FILES = {

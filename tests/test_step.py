@@ -142,10 +142,19 @@ def test_bubbles_are_those_of_the_papers() -> None:
     assert bubbles == {
         "gpipe": 9.0, "1f1b": 9.0, "interleaved": 4.5, "zb-1p": 3.0, "zb-2p": 0.0, "zb-v": 0.0, "dualpipe": 2.0,
     }  # fmt: skip
-    in_flight = {each.name: float(each.micro_batches_in_flight(4, 8, 2)) for each in SCHEDULES}
+    in_flight = {each.name: float(each.micro_batches_in_flight(0, 4, 8, 2)) for each in SCHEDULES}
     assert in_flight == {
         "gpipe": 8.0, "1f1b": 4.0, "interleaved": 5.5, "zb-1p": 4.0, "zb-2p": 7.0, "zb-v": 4.0, "dualpipe": 5.0,
     }  # fmt: skip
+    on_last = {each.name: float(each.micro_batches_in_flight(3, 4, 8, 2)) for each in SCHEDULES}
+    assert on_last == in_flight | {"1f1b": 1.0, "interleaved": 2.5}
+
+
+def test_zero_bubble_needs_micro_batches_to_fill_the_bubble_with() -> None:
+    stage = StageTimes(slowest_s=3.0, mean_s=3.0, forward_s=1.0, weight_s=1.0)
+    for name in ("zb-1p", "zb-2p"):
+        schedule = SCHEDULES[schedule_index(name)]
+        assert float(schedule.bubble_time_s(stage, 4, 1, 1)) == 6.0, "one micro-batch: a stage waits for all others"
 
 
 def test_flop_of_gpt3_agree_with_narayanan() -> None:
@@ -190,7 +199,7 @@ def test_trainium3_runs_mxfp4_no_faster_than_mxfp8() -> None:
 def test_dualpipe_holds_its_weights_twice() -> None:
     setting = setting_of("meta-llama/Llama-3.1-8B", "dgx-h100")
     plan = Plan(pipeline_parallel_size=4, global_batch_size=8)
-    one = evaluate(setting, plan, 4).memory.parts
-    two = evaluate(setting, dataclasses.replace(plan, schedule=schedule_index("dualpipe")), 4).memory.parts
+    one = evaluate(setting, plan, 4).memory.stages[0]
+    two = evaluate(setting, dataclasses.replace(plan, schedule=schedule_index("dualpipe")), 4).memory.stages[0]
     assert float(two["weights"][0]) == pytest.approx(2 * float(one["weights"][0]))
     assert float(two["optimizer state"][0]) == pytest.approx(float(one["optimizer state"][0]))

@@ -19,6 +19,7 @@ from ultratwin.planning.checks import price_usd_per_chip_s as per_second
 from ultratwin.planning.plan_training import ChipRange, Choice, Option, PlanAnswer, PlanQuestion, answer_plan
 from ultratwin.planning.run import OFFERS, SECONDS_PER_DAY, Run
 from ultratwin.planning.search import Found
+from ultratwin.planning.sensitivity import Tornado, sensitivity
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion, answer_training
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.explanation import Explanation, explanation
@@ -130,11 +131,19 @@ class TrainResult:
         formats = recipe(self.answer.precision)
         return explanation(self.answer, formats, used_figures(self.answer, self.question, formats))
 
+    def sensitivity(self, offer: str = "") -> Tornado:
+        """What each fact alone does to time, cost, energy and carbon: at the ends of its range, and a tenth off.
+
+        Raises: ScenarioError if no plan can run
+        """
+        return sensitivity(self.answer, self.question, offer)
+
     def to_json(self) -> str:
         """The answer as JSON; byte-identical for an equal question, version and catalogue."""
         from ultratwin.report.json import dumped, training_json
 
-        return dumped(training_json(self.question, self.answer, self.explain()))
+        tornado = self.sensitivity() if self.feasible else None
+        return dumped(training_json(self.question, self.answer, self.explain(), tornado))
 
     def table(self, width: int = 100) -> str:
         """The answer as plain text for a terminal so many columns wide."""

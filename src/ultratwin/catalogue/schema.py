@@ -100,6 +100,8 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     zero_gradients: str = ""
     expert_dispatch: str = ""
     schedules: tuple[str, ...] = ()
+    zero_stages: tuple[int, ...] = ()
+    pipeline_zero_stages: tuple[int, ...] = ()
 
 
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):

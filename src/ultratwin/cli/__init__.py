@@ -28,7 +28,9 @@ def application() -> App:
 
     import ultratwin
     from ultratwin.cli.catalogue import catalogue
+    from ultratwin.cli.compare import compare
     from ultratwin.cli.plan import plan
+    from ultratwin.cli.study import study
     from ultratwin.cli.train import train
     from ultratwin.cli.validate import validate
 
@@ -39,7 +41,7 @@ def application() -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for verb in (train, plan, catalogue, validate):
+    for verb in (train, plan, compare, study, catalogue, validate):
         app.command(verb)
     return app
 

@@ -18,7 +18,7 @@ from cyclopts import (
 from ultratwin.cli.spellings import OURS
 from ultratwin.errors import ScenarioError, UltratwinError, unknown_name
 
-VERBS: Final = ("train", "plan", "catalogue", "validate")
+VERBS: Final = ("train", "plan", "compare", "study", "catalogue", "validate")
 
 
 def explained(error: CycloptsError) -> UltratwinError:

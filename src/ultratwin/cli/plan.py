@@ -49,8 +49,8 @@ class PlanOutput:
     "Print JSON instead of the tables."
     launch: str = ""
     "Also write the best plan as files of a framework: megatron, neuronx-distributed, maxtext or torchtitan."
-    launch_dir: str = "launch"
-    "Where to."
+    launch_dir: Path = Path("launch")
+    "The folder for them."
 
 
 @plan.command
@@ -89,11 +89,11 @@ def train(
             offer=asked.offer, prices_per_chip_hour=dict(asked.price), precisions=precisions, seed=shown.seed,
             workers=shown.workers, progress=progress, **options,
         )  # fmt: skip
-    if shown.launch:
+    if shown.launch and result.feasible:
         from ultratwin.report.launch import write_launch_files
 
         best = result.best_result()
-        write_launch_files(shown.launch, best.answer, best.question, Path(shown.launch_dir))
+        write_launch_files(shown.launch, best.answer, best.question, shown.launch_dir)
     if shown.json:
         sys.stdout.write(result.to_json() + "\n")
     else:

@@ -30,6 +30,7 @@ REASONS: Final = (
     "sequence parallelism needs tensor parallelism",
     "the shard size doesn't divide the data-parallel ranks",
     "tensor parallelism is wider than a scale-up domain",
+    "DualPipe needs an even number of stages, and at least two micro-batches for each",
     "does not fit into memory",
 )
 """Index 0 is feasible; the rest say why not."""
@@ -52,6 +53,7 @@ def shape_reasons(model: Model, plan: Plan, num_ranks: Number, *, domain_size: f
     inner = tensor * context * plan.data_parallel_size
     micro_batches = plan.num_micro_batches
     interleaved = np.asarray(plan.schedule) == SCHEDULE_NAMES.index("interleaved")
+    dualpipe = np.asarray(plan.schedule) == SCHEDULE_NAMES.index("dualpipe")
     shards = np.asarray(plan.zero_shard_size)
     checks = [
         inner * pipeline != num_ranks,
@@ -68,6 +70,7 @@ def shape_reasons(model: Model, plan: Plan, num_ranks: Number, *, domain_size: f
         (np.asarray(plan.sequence_parallel) > 0) & (tensor == 1),
         np.asarray(plan.data_shard_size) % np.maximum(shards, 1) != 0,
         (tensor > domain_size) if domain_size else np.zeros((), dtype=bool),
+        dualpipe & (pipeline > 1) & ((pipeline % 2 != 0) | (np.asarray(micro_batches) < 2 * pipeline)),
     ]
     # each test has the shape of the sizes that it reads: the codes grow no larger than they differ
     codes = np.zeros((), dtype=np.int64)

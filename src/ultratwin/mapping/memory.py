@@ -55,15 +55,20 @@ def step_memory(
         sizes=shard(plan, tables.vocab_size, profile.vocab_multiple),
     )  # fmt: skip
     pipeline = np.asarray(plan.pipeline_parallel_size)
-    ahead = by_schedule(
-        plan.schedule, "micro_batches_in_flight", pipeline,
-        np.asarray(plan.num_micro_batches, dtype=np.float64), np.asarray(plan.virtual_pipeline_size),
-    )  # fmt: skip
+    micro_batches, chunks = np.asarray(plan.num_micro_batches, dtype=np.float64), np.asarray(plan.virtual_pipeline_size)
+
+    def in_flight(stage: Number) -> Number:
+        return by_schedule(plan.schedule, "micro_batches_in_flight", stage, pipeline, micro_batches, chunks)
+
     alone = pipeline == 1
-    first = _stage_parts(situation, stages.first, np.where(alone, 1.0, ahead), 1.0, np.where(alone, 1.0, 0.0))
-    # the second stage starts one micro-batch later, so it has one less in flight; a pipeline of two has no middle
-    middle = _stage_parts(situation, np.where(pipeline > 2, stages.most, 0), np.maximum(ahead - 1.0, 1.0), 0.0, 0.0)
-    last = _stage_parts(situation, stages.last, 1.0, np.where(alone, 1.0, 0.0), 1.0)
+    first = _stage_parts(
+        situation, stages.first, np.where(alone, 1.0, in_flight(0)), 1.0, np.where(alone, 1.0, 0.0)
+    )  # fmt: skip
+    # of the stages in the middle the second has most in flight; a pipeline of two has none
+    middle = _stage_parts(situation, np.where(pipeline > 2, stages.most, 0), in_flight(1), 0.0, 0.0)
+    last = _stage_parts(
+        situation, stages.last, np.where(alone, 1.0, in_flight(pipeline - 1)), np.where(alone, 1.0, 0.0), 1.0
+    )  # fmt: skip
     stages_of = (first, middle, last)
     allocated = functools.reduce(np.maximum, (sum(parts.values()) for parts in stages_of))
     return Memory(

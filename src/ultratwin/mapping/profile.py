@@ -26,7 +26,7 @@ class Profile:
     expert_dispatch: tokens travel to experts "plain" (once per expert) or "deduplicated" (once per domain)
     kernel_library: whose kernels it calls, as catalogue/data/kernels names them; "default" is the chip's usual
     stage_split: "uniform" or "cost" (see mapping.sharding)
-    schedules: pipeline schedules that it has, which a search may choose from
+    schedules, zero_stages: what it has of each, which a search may choose from; pipeline_zero_stages: with a pipeline
     peak_counter: what the framework's own peak-memory counter covers: the "step", or the "optimizer" phase only
     gemm_factor, attention_factor, vector_factor: time of its kernels over the best ones' [1]
     host_forward_s, host_backward_s: host time to launch one layer's kernels; the device waits if it is the shorter [s]
@@ -56,6 +56,8 @@ class Profile:
     zero_gradients: str
     expert_dispatch: str
     schedules: tuple[str, ...]
+    zero_stages: tuple[int, ...]
+    pipeline_zero_stages: tuple[int, ...]
     gemm_factor: Number
     attention_factor: Number
     vector_factor: Number
@@ -91,15 +93,10 @@ class Profile:
 
 
 GENERIC = "generic"
-_TEXTS: Final = (
-    "attention",
-    "stage_split",
-    "peak_counter",
-    "zero_gradients",
-    "expert_dispatch",
-    "kernel_library",
-    "schedules",
-)
+_NAMED: Final = (
+    "attention", "stage_split", "peak_counter", "zero_gradients", "expert_dispatch", "kernel_library", "schedules",
+    "zero_stages", "pipeline_zero_stages",
+)  # fmt: skip
 
 
 @cache
@@ -114,7 +111,7 @@ def load_profile(name: str) -> Profile:
     values: dict[str, Any] = {"id": loader.resolve("profiles", name)}
     for each in reversed(chain):
         values |= {key: fact.si for key, fact in each.figures.items()}
-        values |= {key: text for key in _TEXTS if (text := getattr(each, key))}
+        values |= {key: stated for key in _NAMED if (stated := getattr(each, key))}
     missing = {each.name for each in dataclasses.fields(Profile)} - values.keys()
     if missing:
         raise CatalogueError(f"profile {name} lacks {', '.join(sorted(missing))}", where=f"profiles/{name}.toml")

@@ -19,6 +19,7 @@ from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.system import System, load_system, per_rank
 from ultratwin.mapping.plan import Plan
+from ultratwin.planning.comparison import Ranking, ranking
 from ultratwin.planning.front import pareto_front
 from ultratwin.planning.run import OFFERS, SECONDS_PER_DAY, price_figures
 from ultratwin.planning.search import Found, search
@@ -35,6 +36,8 @@ from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
 from ultratwin.workload.parameters import parameter_count
 
+MOST_RANKED: Final = 4
+"""Systems that are ranked with probabilities and with what would turn them."""
 MOST_SIZES: Final = 64
 """Sizes of one system that a range may stand for."""
 
@@ -143,7 +146,7 @@ class PlanAnswer:
     """The answer: the best of each system, best first, the front over all, and what the search saw.
 
     `best` is None where nothing meets deadline and budget; `nearest` is then the option that misses them least.
-    `unpriced`: nothing has a known cost, though one was asked for.
+    `ranking`: of the first choices (MOST_RANKED), in their order: how surely it holds, and what would turn it.
     """
 
     question: PlanQuestion
@@ -152,6 +155,7 @@ class PlanAnswer:
     choices: tuple[Choice, ...]
     best: Choice | None
     nearest: Option | None
+    ranking: Ranking
     front: tuple[Option, ...]
     sizes: tuple[Size, ...]
     refused: tuple[str, ...]
@@ -309,19 +313,30 @@ def _answered(
     )
     best = choices[0] if choices and choices[0].meets and math.isfinite(_value(choices[0], goal)) else None
     allowed = [each for each in everything if _meets(question, each)]
+    nearest = min(everything, key=lambda each: (_miss(question, each), each.key(goal)), default=None)
     return PlanAnswer(
         question=question,
         model=model,
         tokens=tokens,
         choices=tuple(choices),
         best=best,
-        nearest=min(everything, key=lambda each: (_miss(question, each), each.key(goal)))
-        if everything and not best
-        else None,
+        nearest=None if best else nearest,
+        ranking=_ranking(ranked_choices(choices), goal),
         front=_front(question, allowed),
         sizes=tuple(sizes),
         refused=refused,
     )
+
+
+def ranked_choices(choices: Sequence[Choice]) -> list[Choice]:
+    """The choices that are ranked against each other: the first ones that can run."""
+    return [each for each in choices if each.answer is not None][:MOST_RANKED]
+
+
+def _ranking(choices: Sequence[Choice], objective: str) -> Ranking:
+    answers = [each.answer for each in choices if each.answer is not None]
+    questions = [each.question for each in choices if each.question is not None]
+    return ranking(answers, questions, objective, [each.price for each in choices])
 
 
 def _value(choice: Choice, objective: str) -> float:
@@ -399,6 +414,7 @@ __all__ = [
     "Size",
     "answer_plan",
     "hourly_price",
+    "ranked_choices",
     "sizes_of",
     "training_question",
 ]  # fmt: skip

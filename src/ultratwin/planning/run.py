@@ -105,7 +105,7 @@ class Outcomes:
 
 def run_outcomes(
     setting: Setting, system: System, plan: Plan, sampler: Sampler, *, tokens: float, region: str = "world",
-    price_usd_per_chip_s: float | None = None,
+    price_usd_per_chip_s: Number | None = None,
 ) -> Outcomes:  # fmt: skip
     """A run of so many tokens under one plan, with every uncertain fact as a sampler draws it.
 
@@ -216,7 +216,7 @@ def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
 
 
 def _costs(
-    system: System, chips: float, duration_s: Number, price_usd_per_chip_s: float | None, sampler: Sampler
+    system: System, chips: float, duration_s: Number, price_usd_per_chip_s: Number | None, sampler: Sampler
 ) -> tuple[dict[str, Number], dict[str, str]]:
     if price_usd_per_chip_s is not None:
         return {"your price": chips * price_usd_per_chip_s * duration_s}, {"your price": "as given"}

@@ -15,6 +15,7 @@ from ultratwin.hardware.chip import Array
 from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.feasible import OUT_OF_MEMORY, REASONS, memory_fits, shape_reasons
 from ultratwin.mapping.plan import Plan
+from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.evaluate import Setting, plan_memory
 from ultratwin.planning.power import cause_power_w
@@ -29,6 +30,7 @@ GRID_AXES: Final = ("zero_stage", "recompute")
 """Axes that every layout is combined with, as axes of a grid: what doesn't depend on them is computed once."""
 ONE_MICRO_BATCH: Final = "gradient shards (ZeRO 2) are only searched with one micro-batch, as each would be reduced"
 NO_AXES: Final[Mapping[str, Sequence[int]]] = {}
+NOT_ACROSS_A_PIPELINE: Final = "the framework has this ZeRO stage only without a pipeline"
 _COLUMNS: Final = 131_072
 
 
@@ -62,7 +64,7 @@ def options(
         "expert_parallel_size": [size for size in divisors(experts) if num_ranks % size == 0],
         "expert_tensor_parallel_size": powers[:4] if experts > 1 else [1],
         "micro_batch_size": MICRO_BATCHES,
-        "zero_stage": [0, 1, 2, 3],
+        "zero_stage": setting.profile.zero_stages,
         "recompute": [0, 1, 2],
     }
     return {name: [fixed[name]] if name in fixed else values for name, values in (axes | dict(wanted)).items()}
@@ -221,12 +223,7 @@ def _evaluated(setting: Setting, plan: Plan, counted: Counter[str], shortlist: S
         np.asarray(plan_memory(setting.model, setting.recipe, setting.profile, plan).total_bytes), shape
     )
     fits = memory_fits(memory, per_rank(setting.pool))
-    allowed = np.ones((), dtype=bool)
-    if free:
-        allowed = (np.asarray(plan.zero_stage) != 2) | (np.asarray(plan.num_micro_batches) == 1)
-        barred = memory.size - int(np.count_nonzero(np.broadcast_to(allowed, shape)))
-        if barred:
-            counted[ONE_MICRO_BATCH] += barred
+    allowed = _allowed(setting.profile, plan, counted) if free else np.ones((), dtype=bool)
     feasible = fits & allowed
     too_much = int(np.count_nonzero(allowed & ~fits))
     if too_much:
@@ -246,3 +243,16 @@ def _evaluated(setting: Setting, plan: Plan, counted: Counter[str], shortlist: S
     energy = times.weighted_s(cause_power_w(setting.pool))
     shortlist.add(plan, step, np.broadcast_to(np.asarray(energy), step.shape), memory)
     return least
+
+
+def _allowed(profile: Profile, plan: Plan, counted: Counter[str]) -> NDArray[np.bool_]:
+    """Which plans of a grid have a stage of ZeRO that the search may choose; the others are counted."""
+    stage = np.asarray(plan.zero_stage)
+    alone = np.asarray(plan.pipeline_parallel_size) == 1
+    across = alone | np.isin(stage, profile.pipeline_zero_stages)
+    once = (stage != 2) | (np.asarray(plan.num_micro_batches) == 1)
+    for reason, barred in ((NOT_ACROSS_A_PIPELINE, ~across), (ONE_MICRO_BATCH, across & ~once)):
+        count = int(np.count_nonzero(np.broadcast_to(barred, plan.shape)))
+        if count:
+            counted[reason] += count
+    return np.asarray(across & once)

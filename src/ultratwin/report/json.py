@@ -13,10 +13,12 @@ import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.mapping.plan import RECOMPUTE, Plan
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
+from ultratwin.planning.sensitivity import Tornado
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.explanation import Explanation
 from ultratwin.report.metrics import METRICS
+from ultratwin.report.sensitivity import tornado_json
 
 
 def dumped(value: Any) -> str:
@@ -24,7 +26,9 @@ def dumped(value: Any) -> str:
     return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def training_json(question: TrainingQuestion, answer: TrainingAnswer, reasons: Explanation) -> dict[str, Any]:
+def training_json(
+    question: TrainingQuestion, answer: TrainingAnswer, reasons: Explanation, tornado: Tornado | None = None
+) -> dict[str, Any]:
     """A training answer as JSON objects: what was asked, with what, and everything that came out."""
     return {
         "verb": "train",
@@ -52,6 +56,7 @@ def training_json(question: TrainingQuestion, answer: TrainingAnswer, reasons: E
         "memory": None
         if reasons.memory is None
         else {"capacity_bytes": answer.memory_capacity_bytes, "rank": reasons.memory.as_dict()},
+        "sensitivity": None if tornado is None else tornado_json(tornado),
         "search": _search(answer),
         "inputs": [each.as_dict() for each in reasons.inputs.values()],
     }

@@ -10,10 +10,18 @@ import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.mapping.plan import RECOMPUTE
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
-from ultratwin.planning.plan_training import ChipRange, Choice, Option, PlanAnswer, PlanQuestion
+from ultratwin.planning.plan_training import (
+    ChipRange,
+    Choice,
+    Option,
+    PlanAnswer,
+    PlanQuestion,
+    ranked_choices,
+)
 from ultratwin.planning.run import SECONDS_PER_DAY
 from ultratwin.planning.shortlist import WITHIN_FRAC, Flatness
 from ultratwin.planning.uncertainty import Range
+from ultratwin.report.comparison import ranking_blocks, ranking_json
 from ultratwin.report.json import plan_json
 from ultratwin.report.metrics import count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Title
@@ -36,6 +44,7 @@ def plan_blocks(answer: PlanAnswer) -> list[Block]:
     if answer.best is None:
         blocks.append(_nothing(answer))
     blocks += [_systems(answer), _layouts(answer)]
+    blocks += ranking_blocks(answer.ranking, _ranked_names(answer))
     if answer.best is not None and answer.best.option is not None:
         blocks.append(_sizes(answer, answer.best))
         blocks.append(_flat(answer.size_of(answer.best.option).flatness))
@@ -45,6 +54,10 @@ def plan_blocks(answer: PlanAnswer) -> list[Block]:
     if answer.refused:
         blocks.append(Lines(title="not tried", lines=answer.refused))
     return blocks
+
+
+def _ranked_names(answer: PlanAnswer) -> list[str]:
+    return [each.system.id for each in ranked_choices(answer.choices)]
 
 
 def _title(answer: PlanAnswer) -> Title:
@@ -248,6 +261,7 @@ def plan_answer_json(answer: PlanAnswer) -> dict[str, Any]:
         "best": answer.best and answer.best.option and _option_json(answer.best.option),
         "nearest": answer.nearest and _option_json(answer.nearest),
         "systems": [_choice_json(each) for each in answer.choices],
+        "ranking": ranking_json(answer.ranking, _ranked_names(answer)),
         "front": [_option_json(each) for each in answer.front],
         "sizes": [
             {

@@ -58,7 +58,15 @@ class Lines:
     lines: tuple[str, ...]
 
 
-Block = Title | Pairs | Bars | Grid | Lines
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TwoSided:
+    """Label, what lies to the left of a middle line, and to the right: a text and a bar (0 to 1) on either side."""
+
+    title: str
+    rows: tuple[tuple[str, str, float, float, str], ...]
+
+
+Block = Title | Pairs | Bars | Grid | Lines | TwoSided
 
 
 def rendered(blocks: Sequence[Block], *, width: int = 100) -> str:
@@ -118,13 +126,20 @@ def _parts(block: Block, width: int, bar: str) -> list[RenderableType]:
                 for label, value, share, remark in bars
             ]
             return _grid(title, cells, right={1, 2}, dim={4})
+        case TwoSided(title=title, rows=sides):
+            room = max(5, min(16, (width - 84) // 2))
+            drawn = [
+                (label, left, f"{bar * round(less * room):>{room}}|{bar * round(more * room):<{room}}", right)
+                for label, left, less, more, right in sides
+            ]
+            return _grid(title, drawn, right={1}, fixed={2})
         case Grid(title=title, columns=columns, rows=rows, right=right):
             return _grid(title, rows, right=set(right), columns=columns)
 
 
 def _grid(
     title: str, rows: Sequence[Sequence[str]], *, right: set[int], dim: set[int] = frozenset(),  # type: ignore[assignment]
-    columns: Sequence[str] = (),
+    columns: Sequence[str] = (), fixed: set[int] = frozenset(),  # type: ignore[assignment]
 ) -> list[RenderableType]:  # fmt: skip
     from rich.table import Table
     from rich.text import Text
@@ -135,7 +150,7 @@ def _grid(
             Text(columns[at]) if columns else "",
             justify="right" if at in right else "left",
             style="dim" if at in dim else "",
-            no_wrap=at in right,
+            no_wrap=at in right | fixed,
             overflow="fold",
         )
     for row in rows:

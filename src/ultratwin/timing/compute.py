@@ -127,7 +127,8 @@ def _segments(table: GemmTable, recipe: Recipe) -> list[tuple[list[int], str, st
 def _attention_times(
     tables: OperatorTables, kernels: KernelModel, plan: Plan, sizes: Shard, recipe: Recipe, profile: Profile
 ) -> tuple[Array, Array]:
-    shape = np.broadcast(sizes.tokens, sizes.tensor, kernels.chip.memory_bytes_per_s).shape or (1,)
+    rates = kernels.chip.memory_bytes_per_s, kernels.chip.matmul_flop_per_s(recipe.high)
+    shape = np.broadcast(sizes.tokens, sizes.tensor, *rates).shape or (1,)
     forward, backward = np.zeros((tables.num_owners, *shape)), np.zeros((tables.num_owners, *shape))
     one = _flash_times if profile.attention == "flash" else _unfused_times
     for owner, core in tables.cores:

@@ -13,7 +13,7 @@ from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
-from ultratwin.mapping.schedules import StageTimes, by_schedule
+from ultratwin.mapping.schedules import SCHEDULES, StageTimes, by_schedule
 from ultratwin.mapping.sharding import Stages, Weights, cost_balanced_stages, uniform_stages, weights
 from ultratwin.timing.communication import (
     DataCommunication,
@@ -133,12 +133,11 @@ def _stage_times(
     # each multi-token-prediction module is one more layer with a head of its own, beside the main head
     head = times.head * (1 + num_mtp_modules) + num_mtp_modules * layer.total
     on_first = times.embedding + np.where(pipeline == 1, head, 0.0)
-    slowest = np.maximum(
-        np.where(pipeline > 2, stages.most, 0) * layer.total,
-        np.maximum(
-            stages.first * layer.total + on_first, np.where(pipeline > 1, stages.last * layer.total + head, 0.0)
-        ),
-    )
+    first = stages.first * layer.total + on_first
+    last = np.where(pipeline > 1, stages.last * layer.total + head, 0.0)
+    mirrored = np.array([schedule.mirrored for schedule in SCHEDULES])[np.asarray(plan.schedule)] & (pipeline > 1)
+    ends = np.where(mirrored, (first + last) / 2, np.maximum(first, last))
+    slowest = np.maximum(np.where(pipeline > 2, stages.most, 0) * layer.total, ends)
     mean = (stages.layers * layer.total + times.embedding + head) / pipeline
     fixed = hops + profile.host_micro_batch_s * np.asarray(plan.virtual_pipeline_size)
     return StageTimes(
