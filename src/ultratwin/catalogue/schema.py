@@ -104,6 +104,16 @@ class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True)
     pipeline_zero_stages: tuple[int, ...] = ()
 
 
+class EngineEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A serving engine; see mapping/engine.py for what its constants mean. `host`: "overlapped" or "in turn"."""
+
+    based_on: str = ""
+    policy: str = ""
+    kernel_library: str = ""
+    collective_library: str = ""
+    host: str = ""
+
+
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much of its power limit a chip draws by kind of work."""
 
@@ -117,6 +127,7 @@ ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "claims": ClaimEntry,
     "models": ModelEntry,
     "profiles": ProfileEntry,
+    "engines": EngineEntry,
     "power": PowerEntry,
 }
 
@@ -247,6 +258,20 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "memory_frac": "number",
         "communication_frac": "number",
         "idle_frac": "number",
+    },
+    "engines": {
+        "max_num_seqs": "number",
+        "max_num_batched_tokens": "number",
+        "block_size": "number",
+        "memory_utilization_frac": "number",
+        "host_iteration_s": "second",
+        "host_sequence_s": "second",
+        "request_s": "second",
+        "gemm_factor": "number",
+        "attention_factor": "number",
+        "collective_factor": "number",
+        "routing_skew": "number",
+        "spread_frac": "number",
     },
     "profiles": {
         "gemm_factor": "number",

@@ -1,0 +1,336 @@
+"""One iteration of a serving engine: a forward pass over some prompt tokens and one token of each running sequence.
+
+The same operators, kernels and collectives as in training (timing/compute.py), forward only. Array-first: sizes of the
+batch and of the plan are numbers or arrays [candidate].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
+from ultratwin.hardware.system import Pool, per_rank
+from ultratwin.mapping.engine import Engine
+from ultratwin.mapping.serving import ServingPlan
+from ultratwin.mapping.serving_formats import ServingFormats, on_chip
+from ultratwin.mapping.sharding import GroupShape, group_shape
+from ultratwin.timing.collectives import Network, collective_profile, collective_time_s
+from ultratwin.timing.collectives.expert_parallel import (
+    Routing,
+    expert_parallel_time_s,
+    expert_profile,
+    token_bytes,
+)
+from ultratwin.timing.kernels.model import KernelModel
+from ultratwin.timing.layer import pool_kernels
+from ultratwin.workload.model import LatentAttention, Model, Moe
+from ultratwin.workload.operators import AttentionCore
+from ultratwin.workload.tables import GemmTable, OperatorTables, operator_tables
+
+_LARGE_M = 8192.0
+"""Rows at which a matrix product is limited by the matrix engine alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSetting:
+    """What is the same for all candidates: model, chips and links, number formats, engine."""
+
+    model: Model
+    pool: Pool
+    formats: ServingFormats
+    engine: Engine
+
+
+def iteration_parts(
+    setting: ServingSetting, plan: ServingPlan, *, tokens: Number, decode_sequences: Number = 0.0,
+    decode_context: Number = 0.0, prefill_tokens: Number = 0.0, prefill_context: Number = 0.0,
+    samples: Number | None = None,
+) -> dict[str, Number]:  # fmt: skip
+    """Seconds of one iteration of a replica by cause; all its pipeline stages one after the other.
+
+    Equation: a sum over layers of products, passes, attention and collectives, each from its kernel model, plus the
+        output head for every sequence that samples; host time is not in it (`host_s`)
+    Args:
+        setting, plan: what serves
+        tokens: computed in this iteration by the whole replica: prompt tokens and one (or more) of each sequence
+        decode_sequences, decode_context: sequences that decode, and the mean length of what they attend to
+        prefill_tokens, prefill_context: prompt tokens of one request, and how many of its tokens came before
+        samples: sequences that sample a token; all that decode where left out
+    Returns: seconds by cause, [candidate]
+    """
+    sampling = decode_sequences if samples is None else samples
+    parts = token_parts(setting, plan, tokens)
+    parts["attention, decoding"] = decode_attention_s(setting, plan, decode_sequences, decode_context)
+    parts["attention, prompts"] = prefill_attention_s(setting, plan, prefill_tokens, prefill_context)
+    parts["output head"] = head_s(setting, plan, sampling)
+    return parts
+
+
+def host_s(engine: Engine, sequences: Number) -> Number:
+    """Host time of an iteration: scheduling, preparing inputs, sampling and detokenising each running sequence."""
+    return engine.host_iteration_s + engine.host_sequence_s * sequences
+
+
+def token_parts(setting: ServingSetting, plan: ServingPlan, tokens: Number) -> dict[str, Number]:
+    """Seconds of what depends on how many tokens a pass computes, not on their contexts, by cause."""
+    tables, kernels = operator_tables(setting.model), pool_kernels(setting.pool)
+    asked = np.atleast_1d(np.asarray(tokens, dtype=np.float64))
+    n = np.maximum(asked, 1.0)
+    own = np.maximum(n / plan.attention_data_parallel_size, 1.0)  # of one attention group
+    counts = tables.layer_share * setting.model.num_layers
+    linear = _linear_s(setting, tables, kernels, plan, own)
+    reduce = reduce_s(setting, plan, own)
+    blocks = 2.0 * setting.model.num_layers
+    dispatch = np.where(np.asarray(plan.attention_data_parallel_size) > 1, _dispatch_s(setting, tables, plan, n), 0.0)
+    moe_layers = sum(float(counts[at, 0]) for at, moe in enumerate(tables.moe) if moe is not None)
+    reduced = np.where(np.asarray(plan.attention_data_parallel_size) > 1, blocks - moe_layers, blocks) + 1.0
+    busy = asked > 0
+    parts: dict[str, Number] = {
+        "linear layers": linear,
+        "experts": _experts_s(setting, tables, kernels, plan, n, counts),
+        "norms, activations, rotary": _passes_s(tables, kernels, plan, own, counts),
+        "tensor-parallel communication": reduced * reduce,
+        "expert-parallel communication": moe_layers * dispatch,
+        "pipeline hand-over": _hand_over_s(setting, plan, own),
+    }
+    return {name: np.where(busy, value, 0.0) for name, value in parts.items()}
+
+
+def _linear_s(
+    setting: ServingSetting, tables: OperatorTables, kernels: KernelModel, plan: ServingPlan, own: Array
+) -> Number:
+    """Dense matrix products of all layers; none faster than FLOP over peak."""
+    table, counts = tables.gemms, np.concatenate([tables.layer_share * setting.model.num_layers, np.zeros((2, 1))])
+    rows = [at for at in range(len(table.n)) if not table.is_expert[at, 0] and not table.is_vocabulary[at, 0]]
+    often = (table.owner_sum[:, rows] * counts).sum(axis=0)
+    n, k = _split_sizes(table, rows, plan)
+    time = weight_gemm_s(setting, kernels, own, n, k)
+    return np.asarray(often @ np.broadcast_to(time, (len(rows), *np.shape(time)[1:])))
+
+
+def _split_sizes(table: GemmTable, rows: list[int], plan: ServingPlan) -> tuple[Array, Array]:
+    ways = np.asarray(plan.tensor_parallel_size, dtype=np.float64)
+    n = table.n[rows] / np.where(table.is_column[rows] > 0, ways, 1.0)
+    k = table.k[rows] / np.where(table.is_row[rows] > 0, ways, 1.0)
+    return n, k
+
+
+def weight_gemm_s(setting: ServingSetting, kernels: KernelModel, m: Number, n: Number, k: Number) -> Number:
+    """Time of a product with stored weights.
+
+    Weight-only formats run in the higher one, but read fewer bytes: where memory limits, time falls with the bytes;
+    where the matrix engine limits, it does not.
+    """
+    formats, library = on_chip(setting.formats, kernels.chip), setting.engine.kernel_library
+    flop = 2.0 * np.multiply(m, n) * k
+    least = flop / kernels.chip.matmul_flop_per_s(formats.compute)
+    factor = setting.engine.gemm_factor
+    time = kernels.gemm_time_s(m, n, k, dtype=formats.compute, library=library)
+    if formats.is_weight_only:
+        high, stored = DTYPE_BYTES[formats.high], formats.weight_bytes
+        moved = (np.multiply(m, k) + np.multiply(m, n)) * high
+        shorter = time * (moved + np.multiply(n, k) * stored) / (moved + np.multiply(n, k) * high)
+        full = kernels.gemm_time_s(_LARGE_M, n, k, dtype=formats.compute, library=library)
+        time = np.minimum(time, np.maximum(shorter, full * m / _LARGE_M))
+    return np.maximum(factor * time, least)
+
+
+def _experts_s(
+    setting: ServingSetting, tables: OperatorTables, kernels: KernelModel, plan: ServingPlan, n: Array, counts: Array
+) -> Number:
+    """Routed experts of all layers, on the rank with most of them."""
+    formats = on_chip(setting.formats, kernels.chip)
+    stored = formats.experts if formats.experts != formats.high else ""
+    total: Number = 0.0
+    for at, moe in enumerate(tables.moe):
+        if moe is None:
+            continue
+        time = kernels.moe_time_s(
+            np.maximum(n, 1.0),
+            float(setting.model.hidden_size),
+            moe.expert_intermediate_size / np.asarray(plan.expert_tensor_size, dtype=np.float64),
+            top_k=float(moe.experts_per_token),
+            experts=float(moe.num_experts),
+            local_experts=moe.num_experts / np.asarray(plan.expert_parallel_size, dtype=np.float64),
+            gated=moe.gated,
+            routing_skew=setting.engine.routing_skew,
+            dtype=formats.compute,
+            weight_dtype=stored,
+            library=setting.engine.kernel_library,
+        )
+        least = (
+            expert_flop(moe, setting.model, n)
+            / np.asarray(plan.stage_ranks)
+            / kernels.chip.matmul_flop_per_s(formats.compute)
+        )
+        total = total + float(counts[at, 0]) * np.maximum(setting.engine.gemm_factor * time, least)
+    return total
+
+
+def expert_flop(moe: Moe, model: Model, tokens: Number) -> Number:
+    """Operations of the routed experts of one layer over so many tokens."""
+    matrices = 3.0 if moe.gated else 2.0
+    return 2.0 * matrices * model.hidden_size * moe.expert_intermediate_size * moe.experts_per_token * tokens
+
+
+def _passes_s(tables: OperatorTables, kernels: KernelModel, plan: ServingPlan, own: Array, counts: Array) -> Number:
+    """Norms, residuals, activations, rotary embedding: what of them is no part of a fused expert layer."""
+    tensor = np.asarray(plan.tensor_parallel_size, dtype=np.float64)
+    often = np.concatenate([counts, np.ones((1, 1)), np.zeros((1, 1))])
+    total: Number = 0.0
+    for table in tables.vectors:
+        rows = [at for at in range(len(table.forward)) if not table.is_expert[at, 0]]
+        if not rows:
+            continue
+        elements = table.forward[rows] * np.where(table.is_tensor[rows] > 0, own / tensor, own)
+        time = kernels.memory_bound_time_s(elements * DTYPE_BYTES["bf16"], kind=table.kind)
+        total = total + (table.owner_sum[:, rows] * often).sum(axis=0) @ np.asarray(time)
+    return total
+
+
+def decode_attention_s(setting: ServingSetting, plan: ServingPlan, sequences: Number, context: Number) -> Number:
+    """Attention of one new token of each sequence over what it has seen, all layers.
+
+    Args:
+        sequences: of the whole replica; context: mean tokens that each attends to
+    """
+    model, kernels = setting.model, pool_kernels(setting.pool)
+    batch = np.asarray(sequences, dtype=np.float64) / plan.attention_data_parallel_size
+    seen = np.maximum(np.asarray(context, dtype=np.float64), 1.0)
+    some = np.maximum(batch, 1e-3)
+    tensor = np.asarray(plan.tensor_parallel_size, dtype=np.float64)
+    formats, library = setting.formats, setting.engine.kernel_library
+    total: Number = 0.0
+    for core, latent, count in _attention_layers(model):
+        heads = np.maximum(core.num_heads / tensor, 1.0)
+        if latent is not None:
+            time = kernels.mla_time_s(
+                some, 1.0, seen, heads, latent_dim=latent.kv_lora_rank, rope_dim=latent.rope_head_dim,
+                head_dim=core.head_dim, head_dim_v=core.head_dim_v, phase="decode", dtype=formats.high,
+                kv_dtype=formats.kv, library=library,
+            )  # fmt: skip
+        else:
+            time = kernels.attention_time_s(
+                some, 1.0, seen, heads, np.maximum(core.num_kv_heads / tensor, 1.0), core.head_dim,
+                head_dim_v=core.head_dim_v, window=core.window, phase="decode", dtype=formats.high,
+                kv_dtype=formats.kv, library=library,
+            )  # fmt: skip
+        total = total + count * time
+    return np.where(batch > 0, setting.engine.attention_factor * total, 0.0)
+
+
+def prefill_attention_s(setting: ServingSetting, plan: ServingPlan, tokens: Number, context: Number) -> Number:
+    """Attention of a chunk of one prompt's tokens over themselves and what came before, all layers.
+
+    With several attention groups each has a share of the prompts: the mean time of one group.
+    """
+    model, kernels = setting.model, pool_kernels(setting.pool)
+    chunk = np.maximum(np.asarray(tokens, dtype=np.float64), 1.0)
+    keys = np.asarray(context, dtype=np.float64) + chunk
+    tensor = np.asarray(plan.tensor_parallel_size, dtype=np.float64)
+    formats, library = setting.formats, setting.engine.kernel_library
+    total: Number = 0.0
+    for core, latent, count in _attention_layers(model):
+        heads = np.maximum(core.num_heads / tensor, 1.0)
+        time = kernels.attention_time_s(
+            1.0, chunk, keys, heads, np.maximum(core.num_kv_heads / tensor, 1.0), core.head_dim,
+            head_dim_v=core.head_dim_v, window=core.window, dtype=formats.high,
+            kv_dtype="" if latent is not None else formats.kv, library=library,
+        )  # fmt: skip
+        total = total + count * time
+    shared: Number = setting.engine.attention_factor * total / plan.attention_data_parallel_size
+    return np.where(np.asarray(tokens) > 0, shared, 0.0)
+
+
+def _attention_layers(model: Model) -> list[tuple[AttentionCore, LatentAttention | None, float]]:
+    """Each kind of attention, its latent form if it has one, and how many layers have it."""
+    tables, kinds = operator_tables(model), model.layer_kinds()
+    found = []
+    for owner, core in tables.cores:
+        attention = kinds[owner].attention
+        latent = attention if isinstance(attention, LatentAttention) else None
+        found.append((core, latent, float(tables.layer_share[owner, 0]) * model.num_layers))
+    return found
+
+
+def head_s(setting: ServingSetting, plan: ServingPlan, samples: Number) -> Number:
+    """Output head for so many sequences, and gathering what tensor ranks hold of the logits."""
+    model, kernels = setting.model, pool_kernels(setting.pool)
+    tensor = np.asarray(plan.tensor_parallel_size, dtype=np.float64)
+    rows = np.asarray(samples, dtype=np.float64) / plan.attention_data_parallel_size
+    some = np.maximum(rows, 1.0)
+    time = kernels.gemm_time_s(
+        some, model.vocab_size / tensor, float(model.hidden_size), dtype=setting.formats.high,
+        library=setting.engine.kernel_library,
+    )  # fmt: skip
+    logits = some * model.vocab_size * DTYPE_BYTES[setting.formats.high]
+    gathered = _group_time_s(setting, "all_gather", logits, group_shape(tensor, 1, _domain(setting)))
+    return np.where(rows > 0, setting.engine.gemm_factor * time + gathered, 0.0)
+
+
+def reduce_s(setting: ServingSetting, plan: ServingPlan, own: Number) -> Number:
+    """One all-reduce of an attention group's hidden states over its tensor ranks."""
+    size = own * setting.model.hidden_size * DTYPE_BYTES[setting.formats.high]
+    tensor = np.asarray(plan.tensor_parallel_size, dtype=np.float64)
+    return _group_time_s(setting, "all_reduce", size, group_shape(tensor, 1, _domain(setting)))
+
+
+def _dispatch_s(setting: ServingSetting, tables: OperatorTables, plan: ServingPlan, n: Array) -> Number:
+    """Tokens of all attention groups to their experts and back, one layer: a dispatch and a combine."""
+    moe = next((each for each in tables.moe if each is not None), None)
+    if moe is None:
+        return 0.0
+    ranks = per_rank(setting.pool)
+    network = _network(setting)
+    stage = np.asarray(plan.stage_ranks, dtype=np.float64)
+    group = group_shape(stage, 1, _domain(setting))
+    hidden = setting.model.hidden_size
+    sides = (("dispatch", token_bytes(hidden, setting.formats.compute)), ("combine", token_bytes(hidden, "bf16")))
+    profile = expert_profile("deepep", ranks.domain.link)
+    total: Number = 0.0
+    for phase, size in sides:
+        routing = Routing(tokens_per_rank=n / stage, token_bytes=size, top_k=float(moe.experts_per_token))
+        total = total + expert_parallel_time_s(
+            phase, routing, network, profile, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
+        )
+    return total * setting.engine.collective_factor
+
+
+def _hand_over_s(setting: ServingSetting, plan: ServingPlan, own: Array) -> Number:
+    """Hidden states from stage to stage, p - 1 times."""
+    size = own * setting.model.hidden_size * DTYPE_BYTES[setting.formats.high]
+    stages = np.asarray(plan.pipeline_parallel_size, dtype=np.float64)
+    across = np.asarray(plan.num_ranks) > _domain(setting)
+    pair = GroupShape(ranks_per_domain=np.where(across, 1.0, 2.0), num_domains=np.where(across, 2.0, 1.0))
+    return np.where(stages > 1, (stages - 1) * _group_time_s(setting, "send_recv", size, pair), 0.0)
+
+
+def _group_time_s(setting: ServingSetting, operation: str, size_bytes: Number, group: GroupShape) -> Number:
+    time = collective_time_s(
+        operation, size_bytes, _network(setting), ranks_per_domain=group.ranks_per_domain,
+        num_domains=group.num_domains,
+    )  # fmt: skip
+    return time * setting.engine.collective_factor
+
+
+def _domain(setting: ServingSetting) -> float:
+    return float(per_rank(setting.pool).domain.size)
+
+
+def _network(setting: ServingSetting) -> Network:
+    """What a rank sees; small messages go by the engine's own collectives where it has any."""
+    pool = per_rank(setting.pool)
+    library = setting.engine.collective_library or None
+    profile = collective_profile(pool.domain.link or "generic", pool.fabric.link, library)
+    return Network(
+        scale_up_bytes_per_s=pool.domain.bytes_per_s,
+        scale_up_latency_s=pool.domain.latency_s,
+        domain_size=pool.domain.size,
+        topology=pool.domain.topology,
+        scale_out_bytes_per_s=pool.fabric.bytes_per_s,
+        scale_out_latency_s=pool.fabric.latency_s,
+        profile=profile,
+        in_network_reduction="switch" in profile.scale_up.pipes and pool.domain.topology == "switch",
+    )
