@@ -65,5 +65,5 @@ def commands(block: Block) -> list[tuple[str, str]]:
     """
     found = []
     for match in re.finditer(r"^\$ (?:.*\\\n)*.*\n", block.text, re.MULTILINE):
-        found.append((match[0], " ".join(shlex.split(match[0].removeprefix("$ ").replace("\\\n", " ")))))
+        found.append((match[0], shlex.join(shlex.split(match[0].removeprefix("$ ").replace("\\\n", " ")))))
     return found

@@ -18,7 +18,12 @@ from cyclopts import (
 from ultratwin.cli.spellings import OURS
 from ultratwin.errors import ScenarioError, UltratwinError, unknown_name
 
-VERBS: Final = ("train", "plan", "compare", "study", "catalogue", "validate")
+VERBS: Final[dict[str, tuple[str, ...]]] = {
+    "": ("train", "plan", "compare", "study", "catalogue", "validate"),
+    "plan": ("train",),
+    "study": ("run", "show", "query", "export"),
+}
+"""The verbs, and what follows some of them."""
 
 
 def explained(error: CycloptsError) -> UltratwinError:
@@ -28,7 +33,7 @@ def explained(error: CycloptsError) -> UltratwinError:
     match error:
         case UnknownCommandError():
             word = next(iter(error.unused_tokens or ()), "")
-            return unknown_name("verb", word, VERBS, error=ScenarioError)
+            return unknown_name(f"verb of {verb}" if verb else "verb", word, VERBS.get(verb, ()), error=ScenarioError)
         case UnknownOptionError():
             return _unknown_option(error, verb, hint)
         case MissingArgumentError() if error.argument is not None:

@@ -47,7 +47,8 @@ def study_blocks(store: Store, *, limit: int) -> list[Block]:
     done = [row for row in rows if row["status"] == "done"]
     if done:
         blocks += [_best(done), _table("scenarios that no other beats in days, cost and energy at once", _front(done))]
-        blocks.append(_table(f"scenarios ({min(limit, len(done)):,} of {len(done):,} that can run)", done[:limit]))
+        shown = f"{len(done):,}" if limit >= len(done) else f"the first {limit:,} of {len(done):,}; --limit shows more"
+        blocks.append(_table(f"scenarios that can run ({shown})", done[:limit]))
     reasons = Counter(f"{row['status']}: {_first_line(row['reason'])}" for row in rows if row["status"] != "done")
     if reasons:
         lines = [f"{count:>7,}  {reason}" for reason, count in reasons.most_common(_REASONS)]
@@ -91,11 +92,9 @@ def _best(done: Sequence[Row]) -> Grid:
         for objective, column in _BEST:
             known = [row for row in done if row["model"] == model and row[column] is not None]
             if known:
-                rows.append((model, f"least {objective}", *_cells(min(known, key=lambda row: row[column]))[1:]))
-    return Grid(
-        title="best by objective", columns=("model", "objective", *_COLUMNS[1:]), rows=tuple(rows),
-        right=frozenset(at + 1 for at in _RIGHT),
-    )  # fmt: skip
+                rows.append((f"least {objective}", *_cells(min(known, key=lambda row: row[column]))))
+    columns, right = ("objective", *_COLUMNS), frozenset(at + 1 for at in _RIGHT)
+    return Grid(title="best by objective", columns=columns, rows=tuple(rows), right=right)
 
 
 def _front(done: Sequence[Row]) -> list[Row]:
