@@ -578,6 +578,7 @@ def test_an_extra_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_show_and_query(kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(kept.parent)
+    monkeypatch.setenv("COLUMNS", "140")
     with open_store(kept, write=True) as each:
         run_study(small(kept.parent, seeds=[0], precisions=["bf16", "fp8"]), each, InlineExecutor(), answered)
     assert cli.run(["study", "show", "small"]) == 0

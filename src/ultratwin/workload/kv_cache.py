@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 
 from ultratwin.workload.model import Attention, LatentAttention, Layer, Model
 
