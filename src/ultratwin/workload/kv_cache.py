@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ultratwin.workload.model import Attention, LatentAttention, Layer, Model
 
 
