@@ -90,7 +90,7 @@ def ten_million() -> list[Row]:
         "from ultratwin.planning.search import search;"
         "case = bench.setting('trn3-ultracluster', 'deepseek-ai/DeepSeek-V3');"
         "fixed = {'global_batch_size': 2304, 'seq_length': 8192}; start = time.process_time();"
-        "found = search(case, 147456, fixed, wanted={'micro_batch_size': list(range(1, 33))});"
+        "found = search(case, 147456, fixed, wanted={'micro_batch_size': range(1, 33), 'zero_stage': range(4)});"
         "print(found.num_candidates, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

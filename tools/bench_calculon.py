@@ -2,7 +2,8 @@
 
     python tools/bench_calculon.py PATH-OF-CALCULON [SECONDS]
 
-Calculon (github.com/calculon-ai/calculon) is fetched by its user. Both evaluate the same space: its own, as far as both
+Calculon (github.com/calculon-ai/calculon) is fetched by its user; CALCULON_PYTHON names a Python that has what it needs
+(pandas, psutil), where this one lacks it. Both evaluate the same space: its own, as far as both
 have the axes: tensor and pipeline parallelism, interleaving, data parallelism, micro-batch, recomputation, optimizer
 sharding, all-reduce or sequence parallelism, overlap of tensor- and of data-parallel communication. Calculon runs a
 seeded sample of it for SECONDS, as all would take it hours; Ultratwin runs all of it. Then each evaluates the other's
@@ -99,12 +100,13 @@ def _variants(tensor: int, pipeline: int, data: int, chunks: int, micro: int) ->
 def calculon(root: Path, executions: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """What Calculon says of some executions, in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", _WORKER, str(root), str(seconds)],
+        [os.environ.get("CALCULON_PYTHON", sys.executable), "-c", _WORKER, str(root), str(seconds)],
         input="\n".join(json.dumps(each) for each in executions),
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(root)},
     )  # fmt: skip
     if done.returncode:
-        raise SystemExit(f"Calculon failed: {done.stderr.strip()[-500:]}")
+        what = done.stderr.strip()[-300:]
+        raise SystemExit(f"Calculon failed: {what}\nhint: CALCULON_PYTHON names a Python that has pandas and psutil")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
