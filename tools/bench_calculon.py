@@ -119,7 +119,7 @@ def settings() -> list[Any]:
     from ultratwin.planning.evaluate import Setting
     from ultratwin.workload.load import load_model
 
-    profile = load_profile("megatron")
+    profile = load_profile("megatron-2022")  # as Calculon: attention through memory, as before FlashAttention
     return [
         Setting(
             model=load_model("gpt3-175b"), pool=load_system("dgx-a100").pool, recipe=recipe("fp16"),
