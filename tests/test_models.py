@@ -323,14 +323,16 @@ def test_an_unknown_architecture_lists_the_known_with_the_nearest() -> None:
         model_from_config(LLAMA | {"model_type": "lama"})
     assert 'unknown architecture "lama"' in str(caught.value)
     assert "did you mean llama?" in str(caught.value)
-    assert all(kind in caught.value.allowed for family in FAMILIES for kind in family.model_types)
+    kinds = sorted(kind for family in FAMILIES for kind in family.model_types)
+    assert all(kind in caught.value.allowed for kind in kinds[:40])
+    assert f"{len(kinds)} in all" in caught.value.allowed
     with pytest.raises(ModelError, match="neither model_type nor architectures"):
         model_from_config({"hidden_size": 64})
 
 
-@pytest.mark.parametrize("kind", ["mamba2", "nemotron_h", "qwen3_next", "falcon_h1", "jamba"])
-def test_recurrent_models_are_a_known_limitation(kind: str) -> None:
-    with pytest.raises(ModelError, match="known limitation"):
+@pytest.mark.parametrize("kind", ["mamba2", "rwkv", "kimi_linear", "falcon_h1", "zamba2"])
+def test_recurrent_layers_that_no_family_reads_are_named(kind: str) -> None:
+    with pytest.raises(ModelError, match="recurrent layers of a kind that is not known"):
         model_from_config(LLAMA | {"model_type": kind})
 
 

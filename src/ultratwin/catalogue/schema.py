@@ -114,6 +114,16 @@ class EngineEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     host: str = ""
 
 
+class ReliabilityEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How machines fail, how a job comes back, where checkpoints go, how evenly chips run.
+
+    `chips`: the catalogue's ids of the chips whose failure rates these are; empty: of every other chip.
+    """
+
+    subject: Literal["rates", "recovery", "storage", "jitter"]
+    chips: tuple[str, ...] = ()
+
+
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How much of its power limit a chip draws by kind of work."""
 
@@ -129,6 +139,7 @@ ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "profiles": ProfileEntry,
     "engines": EngineEntry,
     "power": PowerEntry,
+    "reliability": ReliabilityEntry,
 }
 
 _FLOP: Final = "flop_per_s"
@@ -267,11 +278,53 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "host_iteration_s": "second",
         "host_sequence_s": "second",
         "request_s": "second",
+        "graph_launch_s": "second",
         "gemm_factor": "number",
         "attention_factor": "number",
         "collective_factor": "number",
         "routing_skew": "number",
         "spread_frac": "number",
+    },
+    "reliability": {
+        # failures a year of one part, that interrupt a job
+        "chip_per_year": "number",
+        "memory_per_year": "number",  # of one chip's HBM
+        "host_per_year": "number",  # of one node: CPU, DRAM, disks, power supplies, boards
+        "nic_per_year": "number",  # of one chip's share of the NICs
+        "network_per_year": "number",  # of one chip's share of switches and cables
+        "rack_power_per_year": "number",  # of one rack
+        "silent_per_year": "number",  # silent corruptions of one chip that training notices
+        "software_per_day": "number",  # of one job of software_full_chips or more
+        "software_full_chips": "number",
+        "weibull_shape": "number",
+        # a failure's course
+        "detection_s": "second",
+        "silent_detection_s": "second",
+        "isolation_s": "second",
+        "restart_s": "second",
+        "warm_up_s": "second",
+        "resize_s": "second",
+        "reset_s": "second",
+        "replacement_s": "second",
+        "replacement_frac": "number",
+        # where checkpoints go; rates of one node one way, and of the whole store
+        "host_copy_bytes_per_s_per_chip": "byte_per_s",
+        "peer_copies": "number",
+        "peer_memory_frac": "number",
+        "host_memory_bytes_per_node": "byte",
+        "nvme_write_bytes_per_s_per_node": "byte_per_s",
+        "nvme_read_bytes_per_s_per_node": "byte_per_s",
+        "nvme_bytes_per_node": "byte",
+        "store_write_bytes_per_s_per_node": "byte_per_s",
+        "store_read_bytes_per_s_per_node": "byte_per_s",
+        "store_write_bytes_per_s": "byte_per_s",
+        "store_read_bytes_per_s": "byte_per_s",
+        "store_bytes": "byte",
+        "store_kept": "number",
+        "save_barrier_s": "second",
+        # standard deviations of speed
+        "chip_speed_frac": "number",
+        "step_noise_frac": "number",
     },
     "profiles": {
         "gemm_factor": "number",

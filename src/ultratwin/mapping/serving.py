@@ -12,7 +12,7 @@ from ultratwin.hardware.chip import Array, Chip, Number
 from ultratwin.mapping.engine import Engine
 from ultratwin.mapping.plan import IntLike
 from ultratwin.mapping.serving_formats import ServingFormats
-from ultratwin.workload.kv_cache import kv_bytes_per_token, state_bytes_per_sequence, windowed
+from ultratwin.workload.kv_cache import kv_bytes_per_rank, windowed
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import operator_tables
 
@@ -88,19 +88,16 @@ def weight_bytes(model: Model, formats: ServingFormats, plan: ServingPlan) -> Nu
     return total
 
 
-def kv_shards(model: Model, plan: ServingPlan) -> Number:
-    """Ranks that a group's keys and values are divided over; latents and single heads are copied instead."""
-    heads = max((getattr(layer.attention, "num_kv_heads", 1) for layer in model.layer_kinds()), default=1)
-    return np.minimum(np.asarray(plan.tensor_parallel_size, dtype=np.float64), float(heads))
-
-
 def kv_rank_bytes(model: Model, formats: ServingFormats, plan: ServingPlan, context: Number) -> Number:
-    """Bytes of keys and values that one sequence of so many tokens keeps on a rank."""
-    stages, split = np.asarray(plan.pipeline_parallel_size, dtype=np.float64), kv_shards(model, plan)
-    kept: Number = kv_bytes_per_token(model, formats.kv_bytes) * context
-    for window, per_token in windowed(model, formats.kv_bytes):
-        kept = kept + per_token * np.minimum(context, window)
-    return (kept + state_bytes_per_sequence(model)) / (split * stages)
+    """Bytes of keys, values and states that one sequence of so many tokens keeps on a rank."""
+    stages = np.asarray(plan.pipeline_parallel_size, dtype=np.float64)
+    full, windows, states = kv_bytes_per_rank(model, formats.kv_bytes, plan.tensor_parallel_size)
+    kept: Number = full * context + states
+    whole = sum(window * per_token for window, per_token in windowed(model, formats.kv_bytes))
+    if whole:
+        part = sum(np.minimum(context, w) * per_token for w, per_token in windowed(model, formats.kv_bytes)) / whole
+        kept = kept + windows * part
+    return kept / stages
 
 
 def kv_capacity_tokens(

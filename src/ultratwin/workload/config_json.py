@@ -19,21 +19,11 @@ MOST_BYTES: Final = 1_000_000
 """Largest config.json that is read: real ones have a few kB."""
 
 _TEXT_PARTS: Final = ("text_config", "llm_config", "language_config")
-_RECURRENT: Final = (
-    *(
-        "mamba",
-        "rwkv",
-        "jamba",
-        "zamba",
-        "bamba",
-        "nemotron_h",
-        "nemotronh",
-        "falcon_h1",
-        "falconh1",
-        "granitemoehybrid",
-    ),
-    *("qwen3_next", "qwen3next", "qwen3_5", "kimi_linear", "kimilinear", "lfm2", "minimax_text", "recurrent"),
+_UNKNOWN_MIXERS: Final = (
+    *("mamba", "rwkv", "zamba", "falcon_h1", "falconh1", "kimi_linear", "kimilinear", "lfm2", "recurrent", "plamo2"),
+    *("xlstm", "retnet"),
 )
+"""Parts of the names of recurrent architectures that no family reads."""
 
 
 def model_from_path(path: Path) -> Model:
@@ -123,12 +113,12 @@ def _family(config: Mapping[str, object], text: Mapping[str, object], reader: Re
                 return family
     known = sorted(each for family in FAMILIES for each in family.model_types)
     for name in names:
-        if any(each in name.lower() for each in _RECURRENT):
+        if any(each in name.lower() for each in _UNKNOWN_MIXERS):
             raise ModelError(
-                f"architecture {shown(name)} has recurrent (state-space or linear-attention) layers",
+                f"architecture {shown(name)} has recurrent layers of a kind that is not known",
                 where=reader.where,
-                allowed="transformers: " + ", ".join(known),
-                hint="hybrid and recurrent models are a known limitation",
+                allowed="one of: " + ", ".join(known),
+                hint="a layer kind is one file in workload/layers (docs/how-to/add-a-model.md)",
             )
     if not names:
         raise ModelError(

@@ -20,13 +20,18 @@ Split = Literal["column", "row", "tensor", "sequence", "expert", "vocabulary", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gemm:
-    """Tokens x k times k x n. An expert matrix is applied to each expert's share of the tokens."""
+    """Tokens x k times k x n. An expert matrix is applied to each expert's share of the tokens.
+
+    `is_scan`: the products of a chunked scan, as one of the same work per token; it has no stored weights, and no
+    recipe computes it in a low precision.
+    """
 
     name: str
     n: int
     k: int
     split: Split
     is_expert: bool = False
+    is_scan: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,7 @@ class Vector:
     """A memory-bound operator: elements read and written per token, forward and backward.
 
     `kind` is one of the memory-bound kernels (norm, elementwise, rope, softmax). `is_expert`: once per routed copy.
+    `is_scan`: part of a scan over many tokens (see Gemm).
     """
 
     name: str
@@ -54,6 +60,7 @@ class Vector:
     backward_elements: float
     split: Split
     is_expert: bool = False
+    is_scan: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from functools import cache
 
-from ultratwin.workload.model import Attention, LatentAttention, Layer, Mlp, Model, Moe
+from ultratwin.workload.model import (
+    Attention,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    Mixer,
+    Mlp,
+    Model,
+    Moe,
+)
 
 
 @cache
@@ -73,15 +85,31 @@ def mtp_module_parameters(model: Model) -> int:
     return layer_parameters(model, model.layers[-1]) + 2 * model.hidden_size**2 + 3 * norm_parameters(model)
 
 
-def attention_parameters(hidden_size: int, attention: Attention | LatentAttention) -> int:
-    """Projections of queries, keys, values and output, their biases, and norms inside the attention."""
+def attention_parameters(hidden_size: int, attention: Mixer) -> int:
+    """Projections of queries, keys, values and output, their biases, and norms inside; or another mixer's weights."""
+    if isinstance(attention, Attention):
+        return _attention_parameters(hidden_size, attention)
     if isinstance(attention, LatentAttention):
         return _latent_attention_parameters(hidden_size, attention)
+    if isinstance(attention, Mamba2):
+        return _mamba2_parameters(hidden_size, attention)
+    if isinstance(attention, Mamba):
+        return _mamba_parameters(hidden_size, attention)
+    if isinstance(attention, GatedDeltaNet):
+        return _gated_delta_net_parameters(hidden_size, attention)
+    return _lightning_attention_parameters(hidden_size, attention)
+
+
+def _attention_parameters(hidden_size: int, attention: Attention) -> int:
+    if not attention.num_heads:
+        return 0
     queries = attention.num_heads * attention.head_dim
-    keys_values = 2 * attention.num_kv_heads * attention.head_dim
-    biases = attention.qkv_bias * (queries + keys_values) + attention.output_bias * hidden_size
-    inner = attention.qk_norm * 2 * attention.head_dim + attention.sinks * attention.num_heads
-    return hidden_size * (2 * queries + keys_values) + biases + inner
+    keys = attention.num_kv_heads * attention.head_dim
+    values = attention.num_heads * attention.value_width
+    into = queries + attention.output_gate * values + keys + attention.num_kv_heads * attention.value_width
+    biases = attention.qkv_bias * into + attention.output_bias * hidden_size
+    normed = queries + keys if attention.qk_norm_over_all else 2 * attention.head_dim
+    return hidden_size * (values + into) + biases + attention.qk_norm * normed + attention.sinks * attention.num_heads
 
 
 def _latent_attention_parameters(hidden_size: int, attention: LatentAttention) -> int:
@@ -93,21 +121,56 @@ def _latent_attention_parameters(hidden_size: int, attention: LatentAttention) -
         queries = hidden_size * query_width
     down = hidden_size * (rank + attention.rope_head_dim) + rank
     up = rank * heads * (attention.nope_head_dim + attention.v_head_dim)
-    return queries + down + up + heads * attention.v_head_dim * hidden_size
+    indexer = _indexer_parameters(hidden_size, attention) if attention.index_heads else 0
+    return queries + down + up + heads * attention.v_head_dim * hidden_size + indexer
+
+
+def _indexer_parameters(hidden_size: int, attention: LatentAttention) -> int:
+    """Queries from the compressed ones, one key with its layer norm, one weight per head."""
+    dim, heads = attention.index_head_dim, attention.index_heads
+    return (attention.q_lora_rank or hidden_size) * heads * dim + hidden_size * (dim + heads) + 2 * dim
+
+
+def _mamba2_parameters(hidden_size: int, mamba: Mamba2) -> int:
+    inner = mamba.num_heads * mamba.head_dim
+    channels = inner + 2 * mamba.num_groups * mamba.state_size
+    into = inner + channels + mamba.num_heads
+    biases = mamba.projection_bias * (into + hidden_size) + channels * mamba.conv_bias
+    return hidden_size * (into + inner) + channels * mamba.conv_kernel + 3 * mamba.num_heads + inner + biases
+
+
+def _mamba_parameters(hidden_size: int, mamba: Mamba) -> int:
+    inner, selected = mamba.inner_size, mamba.step_rank + 2 * mamba.state_size
+    biases = mamba.projection_bias * (2 * inner + hidden_size) + inner * (mamba.conv_bias + 1)
+    scan = inner * (selected + mamba.step_rank + mamba.state_size + 1 + mamba.conv_kernel)
+    return 3 * hidden_size * inner + scan + selected * mamba.inner_norms + biases
+
+
+def _gated_delta_net_parameters(hidden_size: int, net: GatedDeltaNet) -> int:
+    value = net.num_heads * net.value_head_dim
+    channels = 2 * net.num_kv_heads * net.key_head_dim + value
+    projections = hidden_size * (channels + 2 * value + 2 * net.num_heads)
+    return projections + channels * net.conv_kernel + 2 * net.num_heads + net.value_head_dim
+
+
+def _lightning_attention_parameters(hidden_size: int, attention: LightningAttention) -> int:
+    width = attention.num_heads * attention.head_dim
+    return 5 * hidden_size * width + width
 
 
 def mlp_parameters(hidden_size: int, mlp: Mlp | Moe) -> int:
     """A feed-forward part: matrices and biases, or router, experts and shared experts."""
     if isinstance(mlp, Mlp):
         return _block_parameters(hidden_size, mlp.intermediate_size, gated=mlp.gated, bias=mlp.bias)
-    router = mlp.num_experts * (hidden_size + mlp.router_bias)
+    router = mlp.num_experts * (hidden_size + mlp.router_bias) + 2 * hidden_size * mlp.latent_size
     shared = _block_parameters(hidden_size, mlp.shared_intermediate_size, gated=mlp.gated, bias=False)
     return router + mlp.num_experts * expert_parameters(hidden_size, mlp) + shared + mlp.shared_gate * hidden_size
 
 
 def expert_parameters(hidden_size: int, moe: Moe) -> int:
     """One routed expert."""
-    return _block_parameters(hidden_size, moe.expert_intermediate_size, gated=moe.gated, bias=moe.bias)
+    width = moe.latent_size or hidden_size
+    return _block_parameters(width, moe.expert_intermediate_size, gated=moe.gated, bias=moe.bias)
 
 
 def _block_parameters(hidden_size: int, width: int, *, gated: bool, bias: bool) -> int:

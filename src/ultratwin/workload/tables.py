@@ -23,7 +23,11 @@ VECTOR_KINDS: Final[tuple[VectorKind, ...]] = ("norm", "elementwise", "rope", "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmTable:
-    """Matrix products. All arrays are [gemm, 1]; flags are 0 or 1; `owner_sum` is [owner, gemm]."""
+    """Matrix products. All arrays are [gemm, 1]; flags are 0 or 1; `owner_sum` is [owner, gemm].
+
+    `is_scan`: work of a recurrent layer's scan over many tokens; it reads no weights, and one new token per sequence
+    runs none of it, but reads and writes the sequence's state (workload.kv_cache).
+    """
 
     names: tuple[str, ...]
     n: Array
@@ -33,6 +37,7 @@ class GemmTable:
     is_replicated: Array
     is_expert: Array
     is_vocabulary: Array
+    is_scan: Array
     num_experts: Array
     experts_per_token: Array
     is_low: tuple[int, ...]
@@ -42,7 +47,10 @@ class GemmTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorTable:
-    """Memory-bound operators of one kind: elements per token [operator, 1], how they are split, `owner_sum`."""
+    """Memory-bound operators of one kind: elements per token [operator, 1], how they are split, `owner_sum`.
+
+    `is_scan`: as in GemmTable.
+    """
 
     kind: VectorKind
     forward: Array
@@ -50,6 +58,7 @@ class VectorTable:
     is_tensor: Array
     is_sequence: Array
     is_expert: Array
+    is_scan: Array
     experts_per_token: Array
     owner_sum: Array
 
@@ -140,8 +149,8 @@ def _experts(moe: Sequence[Moe | None], owner: int, value: Callable[[Moe], float
 
 
 def _gemm_table(gemms: Sequence[tuple[int, Gemm]], moe: Sequence[Moe | None], num_owners: int) -> GemmTable:
-    # the router and the output head stay in the higher precision of every recipe
-    high = tuple(at for at, (_, op) in enumerate(gemms) if op.name in ("router", "output head"))
+    # the router, the output head and scans stay in the higher precision of every recipe
+    high = tuple(at for at, (_, op) in enumerate(gemms) if op.is_scan or op.name in ("router", "output head"))
     return GemmTable(
         names=tuple(op.name for _, op in gemms),
         n=_column([op.n for _, op in gemms]),
@@ -151,6 +160,7 @@ def _gemm_table(gemms: Sequence[tuple[int, Gemm]], moe: Sequence[Moe | None], nu
         is_replicated=_column([op.split == "none" for _, op in gemms]),
         is_expert=_column([op.is_expert for _, op in gemms]),
         is_vocabulary=_column([op.name == "output head" for _, op in gemms]),
+        is_scan=_column([op.is_scan for _, op in gemms]),
         num_experts=_column([_experts(moe, i, lambda each: each.num_experts) for i, _ in gemms]),
         experts_per_token=_column([_experts(moe, i, lambda each: each.experts_per_token) for i, _ in gemms]),
         is_low=tuple(at for at in range(len(gemms)) if at not in high),
@@ -169,6 +179,7 @@ def _vector_table(
         is_tensor=_column([op.split in ("tensor", "vocabulary") for _, op in vectors]),
         is_sequence=_column([op.split == "sequence" for _, op in vectors]),
         is_expert=_column([op.is_expert for _, op in vectors]),
+        is_scan=_column([op.is_scan for _, op in vectors]),
         experts_per_token=_column([_experts(moe, i, lambda each: each.experts_per_token) for i, _ in vectors]),
         owner_sum=_owner_sum([i for i, _ in vectors], num_owners),
     )

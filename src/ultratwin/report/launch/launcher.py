@@ -171,7 +171,7 @@ class Launcher(ABC):
         Raises: ScenarioError where layers differ in more ways
         """
         kinds = model.layer_kinds()
-        attentions = dict.fromkeys(_full(layer.attention) for layer in kinds)
+        attentions = dict.fromkeys(self._full(model, layer) for layer in kinds)
         dense = dict.fromkeys(layer.mlp for layer in kinds if isinstance(layer.mlp, Mlp))
         moe = dict.fromkeys(layer.mlp for layer in kinds if isinstance(layer.mlp, Moe))
         windows = dict.fromkeys(_window(layer) for layer in kinds if _window(layer))
@@ -194,9 +194,24 @@ class Launcher(ABC):
             parallel_residual=parallel,
         )
 
-
-def _full(attention: Attention | LatentAttention) -> Attention | LatentAttention:
-    return dataclasses.replace(attention, window=None) if isinstance(attention, Attention) else attention
+    def _full(self, model: Model, layer: Layer) -> Attention | LatentAttention:
+        """A layer's attention, its window aside."""
+        attention = layer.attention
+        if not isinstance(attention, Attention | LatentAttention):
+            raise self.refusal(f"{model.id} has recurrent layers", allowed="attention in every layer")
+        if isinstance(layer.mlp, Moe) and layer.mlp.latent_size:
+            raise self.refusal(f"{model.id} has experts that work on latents", allowed="experts of the hidden size")
+        if isinstance(attention, LatentAttention):
+            if attention.index_topk:
+                raise self.refusal(f"{model.id} has sparse attention", allowed="attention to all tokens")
+            return attention
+        for flag, what in ((attention.output_gate, "gated attention outputs"),
+                           (attention.value_width != attention.head_dim, "values of another size than keys"),
+                           (attention.qk_norm_over_all, "norms over all heads of queries and keys"),
+                           (not attention.num_heads, "layers without attention")):  # fmt: skip
+            if flag:
+                raise self.refusal(f"{model.id} has {what}", allowed="plain attention")
+        return dataclasses.replace(attention, window=None)
 
 
 def _window(layer: Layer) -> int:

@@ -8,7 +8,7 @@ from ultratwin.hardware.chip import Number
 from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.serving import ServingPlan, kv_rank_bytes
 from ultratwin.mapping.serving_formats import on_chip
-from ultratwin.timing.serving.iteration import ServingSetting, expert_flop
+from ultratwin.timing.serving.iteration import ServingSetting, expert_flop, expert_width
 from ultratwin.workload.tables import operator_tables
 
 
@@ -30,7 +30,7 @@ def bound_s(
     table, counts = tables.gemms, tables.layer_share * model.num_layers
     per_token = 0.0
     for at in range(len(table.n)):
-        if not table.is_expert[at, 0] and not table.is_vocabulary[at, 0]:
+        if not (table.is_expert + table.is_vocabulary + table.is_scan)[at, 0]:
             owner = int(np.argmax(table.owner_sum[:, at]))
             per_token += 2.0 * float(table.n[at, 0] * table.k[at, 0]) * float(counts[owner, 0])
     flop = n * per_token / np.where(np.asarray(plan.attention_data_parallel_size) > 1, stage, stage)
@@ -38,7 +38,7 @@ def bound_s(
     for at, moe in enumerate(tables.moe):
         if moe is not None:
             flop = flop + float(counts[at, 0]) * expert_flop(moe, model, n) / stage
-            one = (3.0 if moe.gated else 2.0) * model.hidden_size * moe.expert_intermediate_size
+            one = (3.0 if moe.gated else 2.0) * expert_width(moe, model) * moe.expert_intermediate_size
             # a token's choices are distinct, so at least k experts are read, whatever the batch
             used = used + float(counts[at, 0]) * one * np.minimum(moe.experts_per_token, moe.num_experts)
     kinds = slice(0, tables.num_owners - 2)

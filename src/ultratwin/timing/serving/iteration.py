@@ -7,6 +7,7 @@ batch and of the plan are numbers or arrays [candidate].
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -25,12 +26,27 @@ from ultratwin.timing.collectives.expert_parallel import (
 )
 from ultratwin.timing.kernels.model import KernelModel
 from ultratwin.timing.layer import pool_kernels
-from ultratwin.workload.model import LatentAttention, Model, Moe
+from ultratwin.workload.kv_cache import state_bytes_per_sequence
+from ultratwin.workload.model import (
+    GatedDeltaNet,
+    LatentAttention,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    Model,
+    Moe,
+)
 from ultratwin.workload.operators import AttentionCore
 from ultratwin.workload.tables import GemmTable, OperatorTables, operator_tables
 
-_LARGE_M = 8192.0
+INDEXER: Final = "indexer"
+"""The small attention that picks what a sparse one sees; every tensor rank computes it whole."""
+RECURRENT: Final = (Mamba2, Mamba, GatedDeltaNet, LightningAttention)
+_LARGE_M: Final = 8192.0
 """Rows at which a matrix product is limited by the matrix engine alone."""
+_KERNELS: Final = {"gemm": 1.0, "decode": 2.0, "experts": 8.0}
+"""Kernels of one call: split attention is joined by a second one; experts: choose, sort, quantise, up,
+activate, quantise, down, combine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +98,7 @@ def token_parts(setting: ServingSetting, plan: ServingPlan, tokens: Number) -> d
     counts = tables.layer_share * setting.model.num_layers
     linear = _linear_s(setting, tables, kernels, plan, own)
     reduce = reduce_s(setting, plan, own)
-    blocks = 2.0 * setting.model.num_layers
+    blocks = float(sum(layer.num_parts for layer in setting.model.layers))
     dispatch = np.where(np.asarray(plan.attention_data_parallel_size) > 1, _dispatch_s(setting, tables, plan, n), 0.0)
     moe_layers = sum(float(counts[at, 0]) for at, moe in enumerate(tables.moe) if moe is not None)
     reduced = np.where(np.asarray(plan.attention_data_parallel_size) > 1, blocks - moe_layers, blocks) + 1.0
@@ -103,7 +119,8 @@ def _linear_s(
 ) -> Number:
     """Dense matrix products of all layers; none faster than FLOP over peak."""
     table, counts = tables.gemms, np.concatenate([tables.layer_share * setting.model.num_layers, np.zeros((2, 1))])
-    rows = [at for at in range(len(table.n)) if not table.is_expert[at, 0] and not table.is_vocabulary[at, 0]]
+    other = table.is_expert + table.is_vocabulary + table.is_scan
+    rows = [at for at in range(len(table.n)) if not other[at, 0]]
     often = (table.owner_sum[:, rows] * counts).sum(axis=0)
     n, k = _split_sizes(table, rows, plan)
     time = weight_gemm_s(setting, kernels, own, n, k)
@@ -128,6 +145,8 @@ def weight_gemm_s(setting: ServingSetting, kernels: KernelModel, m: Number, n: N
     least = flop / kernels.chip.matmul_flop_per_s(formats.compute)
     factor = setting.engine.gemm_factor
     time = kernels.gemm_time_s(m, n, k, dtype=formats.compute, library=library)
+    smallest = kernels.gemm_time_s(1.0, 64.0, 64.0, dtype=formats.compute, library=library)
+    time = captured_s(setting, "gemm", time, smallest)
     if formats.is_weight_only:
         high, stored = DTYPE_BYTES[formats.high], formats.weight_bytes
         moved = (np.multiply(m, k) + np.multiply(m, n)) * high
@@ -135,6 +154,20 @@ def weight_gemm_s(setting: ServingSetting, kernels: KernelModel, m: Number, n: N
         full = kernels.gemm_time_s(_LARGE_M, n, k, dtype=formats.compute, library=library)
         time = np.minimum(time, np.maximum(shorter, full * m / _LARGE_M))
     return np.maximum(factor * time, least)
+
+
+def captured_s(setting: ServingSetting, call: str, time: Number, smallest: Number) -> Number:
+    """Time of a call inside a captured graph, whose kernels follow each other without the host.
+
+    Equation: t - max(t_0 - k g, 0), t_0 the smallest call of its kind (all launch), k kernels of g seconds each
+    Trainium's programs are one graph, and its kernel model has no launches by the host.
+    Args:
+        setting: its engine gives g; call: "gemm", "decode" or "experts"
+        time: as measured one call at a time; smallest: the same for a call that does next to nothing
+    """
+    if setting.pool.chip.family == "neuron":
+        return time
+    return time - np.maximum(smallest - _KERNELS[call] * setting.engine.graph_launch_s, 0.0)
 
 
 def _experts_s(
@@ -149,7 +182,7 @@ def _experts_s(
             continue
         time = kernels.moe_time_s(
             np.maximum(n, 1.0),
-            float(setting.model.hidden_size),
+            expert_width(moe, setting.model),
             moe.expert_intermediate_size / np.asarray(plan.expert_tensor_size, dtype=np.float64),
             top_k=float(moe.experts_per_token),
             experts=float(moe.num_experts),
@@ -160,6 +193,11 @@ def _experts_s(
             weight_dtype=stored,
             library=setting.engine.kernel_library,
         )
+        smallest = kernels.moe_time_s(
+            1.0, 64.0, 64.0, top_k=1.0, experts=8.0, local_experts=1.0, gated=moe.gated, dtype=formats.compute,
+            weight_dtype=stored, library=setting.engine.kernel_library,
+        )  # fmt: skip
+        time = captured_s(setting, "experts", time, smallest)
         least = (
             expert_flop(moe, setting.model, n)
             / np.asarray(plan.stage_ranks)
@@ -172,7 +210,13 @@ def _experts_s(
 def expert_flop(moe: Moe, model: Model, tokens: Number) -> Number:
     """Operations of the routed experts of one layer over so many tokens."""
     matrices = 3.0 if moe.gated else 2.0
-    return 2.0 * matrices * model.hidden_size * moe.expert_intermediate_size * moe.experts_per_token * tokens
+    one = 2.0 * matrices * expert_width(moe, model) * moe.expert_intermediate_size
+    return one * moe.experts_per_token * tokens
+
+
+def expert_width(moe: Moe, model: Model) -> float:
+    """Width of what experts read and write: the hidden size, or a latent that tokens are projected to."""
+    return float(moe.latent_size or model.hidden_size)
 
 
 def _passes_s(tables: OperatorTables, kernels: KernelModel, plan: ServingPlan, own: Array, counts: Array) -> Number:
@@ -181,7 +225,7 @@ def _passes_s(tables: OperatorTables, kernels: KernelModel, plan: ServingPlan, o
     often = np.concatenate([counts, np.ones((1, 1)), np.zeros((1, 1))])
     total: Number = 0.0
     for table in tables.vectors:
-        rows = [at for at in range(len(table.forward)) if not table.is_expert[at, 0]]
+        rows = [at for at in range(len(table.forward)) if not table.is_expert[at, 0] and not table.is_scan[at, 0]]
         if not rows:
             continue
         elements = table.forward[rows] * np.where(table.is_tensor[rows] > 0, own / tensor, own)
@@ -204,10 +248,12 @@ def decode_attention_s(setting: ServingSetting, plan: ServingPlan, sequences: Nu
     formats, library = setting.formats, setting.engine.kernel_library
     total: Number = 0.0
     for core, latent, count in _attention_layers(model):
-        heads = np.maximum(core.num_heads / tensor, 1.0)
+        heads = np.maximum(core.num_heads / (tensor if core.name != INDEXER else 1.0), 1.0)
+        smallest = kernels.attention_time_s(1.0, 1.0, 1.0, 1.0, 1.0, 64.0, phase="decode", library=library)
         if latent is not None:
+            keys = seen if core.window is None else np.minimum(seen, core.window)
             time = kernels.mla_time_s(
-                some, 1.0, seen, heads, latent_dim=latent.kv_lora_rank, rope_dim=latent.rope_head_dim,
+                some, 1.0, keys, heads, latent_dim=latent.kv_lora_rank, rope_dim=latent.rope_head_dim,
                 head_dim=core.head_dim, head_dim_v=core.head_dim_v, phase="decode", dtype=formats.high,
                 kv_dtype=formats.kv, library=library,
             )  # fmt: skip
@@ -217,7 +263,11 @@ def decode_attention_s(setting: ServingSetting, plan: ServingPlan, sequences: Nu
                 head_dim_v=core.head_dim_v, window=core.window, phase="decode", dtype=formats.high,
                 kv_dtype=formats.kv, library=library,
             )  # fmt: skip
-        total = total + count * time
+        total = total + count * captured_s(setting, "decode", time, smallest)
+    states = 2.0 * batch * state_bytes_per_sequence(model) / tensor
+    recurrent = sum(isinstance(layer.attention, RECURRENT) for layer in model.layers)
+    if recurrent:
+        total = total + kernels.memory_bound_time_s(states, num_kernels=recurrent)
     return np.where(batch > 0, setting.engine.attention_factor * total, 0.0)
 
 
@@ -233,15 +283,37 @@ def prefill_attention_s(setting: ServingSetting, plan: ServingPlan, tokens: Numb
     formats, library = setting.formats, setting.engine.kernel_library
     total: Number = 0.0
     for core, latent, count in _attention_layers(model):
-        heads = np.maximum(core.num_heads / tensor, 1.0)
+        heads = np.maximum(core.num_heads / (tensor if core.name != INDEXER else 1.0), 1.0)
         time = kernels.attention_time_s(
             1.0, chunk, keys, heads, np.maximum(core.num_kv_heads / tensor, 1.0), core.head_dim,
             head_dim_v=core.head_dim_v, window=core.window, dtype=formats.high,
             kv_dtype="" if latent is not None else formats.kv, library=library,
         )  # fmt: skip
         total = total + count * time
+    total = total + _scans_s(setting, kernels, tensor, chunk)
     shared: Number = setting.engine.attention_factor * total / plan.attention_data_parallel_size
     return np.where(np.asarray(tokens) > 0, shared, 0.0)
+
+
+def _scans_s(setting: ServingSetting, kernels: KernelModel, tensor: Array, chunk: Array) -> Number:
+    """Scans of recurrent layers over a chunk of tokens: their products and passes; one new token runs none of them."""
+    tables, formats = operator_tables(setting.model), setting.formats
+    counts = np.concatenate([tables.layer_share * setting.model.num_layers, np.zeros((2, 1))])
+    total: Number = 0.0
+    table = tables.gemms
+    if rows := [at for at in range(len(table.n)) if table.is_scan[at, 0]]:
+        n = table.n[rows] / np.where(table.is_column[rows] > 0, tensor, 1.0)
+        k = table.k[rows] / np.where(table.is_row[rows] > 0, tensor, 1.0)
+        often = (table.owner_sum[:, rows] * counts).sum(axis=0)
+        time = kernels.gemm_time_s(np.atleast_1d(chunk), n, k, dtype=formats.high)
+        total = total + often @ np.asarray(time)
+    for vector in tables.vectors:
+        if rows := [at for at in range(len(vector.forward)) if vector.is_scan[at, 0]]:
+            elements = vector.forward[rows] * np.atleast_1d(chunk) / tensor
+            often = (vector.owner_sum[:, rows] * counts).sum(axis=0)
+            passes = kernels.memory_bound_time_s(elements * DTYPE_BYTES["bf16"], kind=vector.kind)
+            total = total + often @ np.asarray(passes)
+    return total
 
 
 def _attention_layers(model: Model) -> list[tuple[AttentionCore, LatentAttention | None, float]]:
@@ -250,7 +322,7 @@ def _attention_layers(model: Model) -> list[tuple[AttentionCore, LatentAttention
     found = []
     for owner, core in tables.cores:
         attention = kinds[owner].attention
-        latent = attention if isinstance(attention, LatentAttention) else None
+        latent = attention if isinstance(attention, LatentAttention) and core.name != INDEXER else None
         found.append((core, latent, float(tables.layer_share[owner, 0]) * model.num_layers))
     return found
 
@@ -286,7 +358,7 @@ def _dispatch_s(setting: ServingSetting, tables: OperatorTables, plan: ServingPl
     network = _network(setting)
     stage = np.asarray(plan.stage_ranks, dtype=np.float64)
     group = group_shape(stage, 1, _domain(setting))
-    hidden = setting.model.hidden_size
+    hidden = int(expert_width(moe, setting.model))
     sides = (("dispatch", token_bytes(hidden, setting.formats.compute)), ("combine", token_bytes(hidden, "bf16")))
     profile = expert_profile("deepep", ranks.domain.link)
     total: Number = 0.0

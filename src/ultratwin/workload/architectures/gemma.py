@@ -1,4 +1,4 @@
-"""Gemma 1 to 3: wide gated MLP, one table for both ends; from 2 on norms after each part and sliding windows."""
+"""Gemma 1 to 4: wide gated MLP, one table for both ends; from 2 on norms after each part and sliding windows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from ultratwin.workload.architectures.family import Family
 from ultratwin.workload.architectures.llama import shared
 from ultratwin.workload.architectures.reader import MOST_ENTRIES, Reader
-from ultratwin.workload.model import Attention, Layer, Mlp, Model, uniform_layers
+from ultratwin.workload.model import Attention, Layer, Mlp, Model, Moe, uniform_layers
 
 # the text part of Gemma 3 names only what differs from its class, whose vocabulary, heads and window these are
 _GEMMA3_VOCAB: Final = 262208
@@ -43,6 +43,37 @@ def read_gemma3(reader: Reader) -> Model:
     return _model(reader, hidden, _layers(reader, attention, window, period=period), vocab)
 
 
+def read_gemma4(reader: Reader) -> Model:
+    """A Gemma 4: layers that see all have fewer and wider heads; experts, where there are any, beside the MLP."""
+    hidden = reader.size("hidden_size")
+    count = reader.layers("num_hidden_layers")
+    own = replace(reader.attention(hidden), qk_norm=True)
+    narrow = replace(own, window=reader.size("sliding_window", default=1024, at_most=MOST_ENTRIES))
+    wide = replace(
+        own,
+        head_dim=reader.size("global_head_dim", default=own.head_dim),
+        num_kv_heads=reader.size("num_global_key_value_heads", default=own.num_kv_heads),
+    )
+    types = reader.choices("layer_types", count)
+    full = [each == "full_attention" for each in types[:count]] or [(i + 1) % 6 == 0 for i in range(count)]
+    mlp = _gemma4_mlp(reader)
+    layers = shared(tuple(Layer(attention=wide if each else narrow, mlp=mlp, num_norms=4) for each in full))
+    return _model(reader, hidden, layers, reader.size("vocab_size", default=262144))
+
+
+def _gemma4_mlp(reader: Reader) -> Mlp | Moe:
+    width = reader.size("intermediate_size")
+    if not reader.flag("enable_moe_block", default=False):
+        return Mlp(intermediate_size=width)
+    num_experts, used = reader.experts("num_experts", per_token=("top_k_experts", "num_experts_per_tok"))
+    return Moe(
+        num_experts=num_experts,
+        experts_per_token=used,
+        expert_intermediate_size=reader.size("moe_intermediate_size"),
+        shared_intermediate_size=width,
+    )
+
+
 def _layers(reader: Reader, attention: Attention, window: int, *, period: int) -> tuple[Layer, ...]:
     """The last layer of each period is full, the others have the window, unless `layer_types` says otherwise."""
     count = reader.layers("num_hidden_layers")
@@ -72,4 +103,10 @@ GEMMA3: Final = Family(
     model_types=("gemma3_text", "gemma3"),
     classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     read=read_gemma3,
+)
+GEMMA4: Final = Family(
+    name="gemma4",
+    model_types=("gemma4_text", "gemma4"),
+    classes=("Gemma4ForCausalLM", "Gemma4ForConditionalGeneration"),
+    read=read_gemma4,
 )

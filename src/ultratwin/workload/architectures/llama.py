@@ -1,4 +1,7 @@
-"""Llama and what kept its shape: Mistral, Qwen2, Qwen3, Phi-3, Granite. RMS norms, rotary positions, gated MLP."""
+"""Llama and what kept its shape: Mistral, Qwen2, Qwen3, Phi-3, Granite, OLMo-2, EXAONE-4, MiMo, ERNIE, Hunyuan.
+
+RMS norms, rotary positions, gated MLP.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,23 @@ from ultratwin.workload.model import Attention, Layer, Mlp, Model
 
 # model types whose config.json does not say it, but whose code does
 _QKV_BIAS: Final = frozenset(("qwen2", "Qwen2ForCausalLM"))
-_QK_NORM: Final = frozenset(("qwen3", "qwen3_vl_text", "Qwen3ForCausalLM"))
-_WINDOW_OFF: Final = _QKV_BIAS | _QK_NORM | {"qwen2_moe", "qwen3_moe"}
+_QK_NORM: Final = frozenset(("qwen3", "qwen3_vl_text", "Qwen3ForCausalLM", "exaone4", "hunyuan_v1_dense"))
+_QK_NORM_OVER_ALL: Final = frozenset(("olmo2", "Olmo2ForCausalLM", "olmo3", "Olmo3ForCausalLM"))
+_WINDOW_OFF: Final = _QKV_BIAS | (_QK_NORM - {"exaone4"}) | {"qwen2_moe", "qwen3_moe", "mimo"}
 
 
 def read_llama(reader: Reader) -> Model:
     """A Llama-shaped model. `sliding_window` counts unless `use_sliding_window` is false (Qwen: unless it is true)."""
     hidden = reader.size("hidden_size")
     count = reader.layers("num_hidden_layers")
-    bias = reader.flag("attention_bias", "qkv_bias", "bias", default=False)
+    names, over_all = reader.names, not _QK_NORM_OVER_ALL.isdisjoint(reader.names)
+    bias = reader.flag("attention_bias", "qkv_bias", "use_bias", "bias", default=False)
     attention = replace(
         reader.attention(hidden),
-        qkv_bias=bias or not _QKV_BIAS.isdisjoint(reader.names),
-        output_bias=bias,
-        qk_norm=not _QK_NORM.isdisjoint(reader.names),
+        qkv_bias=bias or not _QKV_BIAS.isdisjoint(names),
+        output_bias=bias and reader.flag("attention_out_bias", default="mimo" not in names),
+        qk_norm=over_all or reader.flag("use_qk_norm", default=not _QK_NORM.isdisjoint(names)),
+        qk_norm_over_all=over_all,
     )
     mlp = Mlp(intermediate_size=reader.size("intermediate_size"), bias=reader.flag("mlp_bias", default=False))
     layers = tuple(Layer(attention=each, mlp=mlp) for each in windowed(reader, attention, count))
@@ -60,7 +66,13 @@ def shared(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 FAMILY: Final = Family(
     name="llama",
-    model_types=("llama", "mistral", "ministral", "qwen2", "qwen3", "qwen3_vl_text", "phi3", "granite"),
-    classes=("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM"),
+    model_types=(
+        *("llama", "mistral", "ministral", "ministral3", "qwen2", "qwen2_5_vl_text", "qwen3", "qwen3_vl_text", "phi3"),
+        *("granite", "olmo2", "olmo3", "exaone4", "mimo", "smollm3", "seed_oss", "ernie4_5", "hunyuan_v1_dense"),
+    ),
+    classes=(
+        *("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Phi3ForCausalLM"),
+        *("Olmo2ForCausalLM", "Olmo3ForCausalLM"),
+    ),
     read=read_llama,
 )

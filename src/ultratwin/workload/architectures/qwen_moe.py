@@ -20,7 +20,7 @@ def read_qwen_moe(reader: Reader) -> Model:
     qkv_bias = reader.flag("qkv_bias", default=bias if third else True)
     attention = replace(reader.attention(hidden), qkv_bias=qkv_bias, output_bias=bias, qk_norm=third)
     dense = Mlp(intermediate_size=reader.size("intermediate_size"))
-    moe = _moe(reader)
+    moe = experts(reader)
     period = reader.size("decoder_sparse_step", default=1)
     only_dense = reader.indices("mlp_only_layers")
     return Model(
@@ -39,7 +39,8 @@ def read_qwen_moe(reader: Reader) -> Model:
     )
 
 
-def _moe(reader: Reader) -> Moe:
+def experts(reader: Reader) -> Moe:
+    """The routed experts of a Qwen layer, and the shared one with its gate if there is one."""
     num_experts, used = reader.experts("num_experts", per_token=("num_experts_per_tok",))
     common = reader.size("shared_expert_intermediate_size", default=0, at_least=0)
     return Moe(
@@ -53,7 +54,7 @@ def _moe(reader: Reader) -> Moe:
 
 FAMILY: Final = Family(
     name="qwen-moe",
-    model_types=("qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text"),
+    model_types=("qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text"),
     classes=("Qwen2MoeForCausalLM", "Qwen3MoeForCausalLM"),
     read=read_qwen_moe,
 )

@@ -67,6 +67,17 @@ class Reader:
             return default
         return value
 
+    def element_bytes(self, *keys: str, default: int) -> int:
+        """Bytes of a number in the format that the first of the keys names."""
+        for key in keys:
+            if self.has(key):
+                name = self.text(key)
+                for found, size in (("float32", 4), ("float16", 2), ("bfloat16", 2)):
+                    if name == found:
+                        return size
+                return default
+        return default
+
     def indices(self, key: str) -> frozenset[int]:
         """A list of layer numbers; empty where there is none."""
         value = self.config.get(key)
@@ -106,16 +117,18 @@ class Reader:
         value = self.config.get(key)
         if value is not None and not isinstance(value, dict):
             self.faults.append(f"{key} = {shown(value)} is not an object")
-        inner = Reader(value if isinstance(value, dict) else {}, model_id=self.model_id, where=self.where)
+        return self.inner(value if isinstance(value, dict) else {})
+
+    def inner(self, config: Mapping[str, object]) -> Reader:
+        """A reader of another table that reports to the same lists."""
+        inner = Reader(config, model_id=self.model_id, where=self.where)
         inner.faults, inner.notes = self.faults, self.notes
         return inner
 
     def defaulting(self, defaults: Mapping[str, object]) -> Reader:
         """The same config with defaults for absent keys, reporting to the same lists."""
         given = {key: value for key, value in self.config.items() if value is not None}
-        inner = Reader({**defaults, **given}, model_id=self.model_id, where=self.where)
-        inner.faults, inner.notes = self.faults, self.notes
-        return inner
+        return self.inner({**defaults, **given})
 
     @property
     def names(self) -> frozenset[str]:

@@ -8,16 +8,33 @@ from typing import Any, Final
 
 from ultratwin.workload.layers.attention import attention_part
 from ultratwin.workload.layers.embedding import embedding_part, head_part
+from ultratwin.workload.layers.linear_attention import gated_delta_net_part, lightning_attention_part
 from ultratwin.workload.layers.mla import latent_attention_part
 from ultratwin.workload.layers.mlp import mlp_part
 from ultratwin.workload.layers.moe import moe_part
 from ultratwin.workload.layers.norm import norm_part
-from ultratwin.workload.model import Attention, LatentAttention, Layer, Mlp, Model, Moe
+from ultratwin.workload.layers.ssm import mamba2_part, mamba_part
+from ultratwin.workload.model import (
+    Attention,
+    GatedDeltaNet,
+    LatentAttention,
+    Layer,
+    LightningAttention,
+    Mamba,
+    Mamba2,
+    Mlp,
+    Model,
+    Moe,
+)
 from ultratwin.workload.operators import Part
 
 KINDS: Final[tuple[tuple[type, Callable[[Any, int], Part]], ...]] = (
     (Attention, attention_part),
     (LatentAttention, latent_attention_part),
+    (Mamba2, mamba2_part),
+    (Mamba, mamba_part),
+    (GatedDeltaNet, gated_delta_net_part),
+    (LightningAttention, lightning_attention_part),
     (Mlp, mlp_part),
     (Moe, moe_part),
 )
@@ -36,7 +53,7 @@ def part_of(sizes: object, hidden_size: int) -> Part:
 
 @lru_cache(maxsize=4096)
 def layer_parts(layer: Layer, hidden_size: int, norm: str) -> tuple[Part, Part, Part]:
-    """Attention, feed-forward and norms (with the residual additions) of one layer."""
+    """Attention (or another mixer), feed-forward and norms (with the residual additions) of one layer."""
     return (
         part_of(layer.attention, hidden_size),
         part_of(layer.mlp, hidden_size),

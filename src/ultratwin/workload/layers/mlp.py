@@ -7,11 +7,13 @@ from ultratwin.workload.operators import Gemm, Parameter, Part, Saved, Vector
 
 
 def mlp_part(mlp: Mlp, hidden_size: int) -> Part:
-    """Up-projection (with the gate fused beside it), activation, down-projection.
+    """Up-projection (with the gate fused beside it), activation, down-projection; nothing of size 0.
 
     Equation: h -> c f, activation, f -> h; c = 2 if gated else 1
     Source: Korthikanti et al. 2022 (arXiv 2205.05198) section 4 for what is saved
     """
+    if not mlp.intermediate_size:
+        return Part(operators=(), parameters=(), saved=())
     inner = mlp.intermediate_size
     up = inner * (2 if mlp.gated else 1)
     return Part(
