@@ -1,0 +1,1 @@
+"""Requests on replicas: schedulers, KV blocks, routing, disaggregation; an event loop compiled with Numba."""
