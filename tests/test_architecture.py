@@ -16,7 +16,7 @@ ROOT = Path(ultratwin.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 ORDER = (
     ("errors",), ("units",), ("catalogue",), ("hardware",), ("workload",), ("mapping",), ("timing",), ("simulation",),
-    ("planning",), ("validation", "report"), ("api",), ("cli",),
+    ("planning",), ("validation", "report"), ("api",), ("api_serving",), ("cli",),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 FILES = {
@@ -100,8 +100,9 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     ("imports", "unloaded"),
     [
         ("ultratwin", {"numpy", "msgspec", "rich", "cyclopts", "scipy", "huggingface_hub"}),
-        ("ultratwin.api", {"rich", "cyclopts", "scipy", "pandas", "huggingface_hub"}),
-        ("ultratwin.cli", {"numpy", "rich", "cyclopts", "scipy"}),
+        ("ultratwin.api", {"rich", "cyclopts", "scipy", "pandas", "huggingface_hub", "numba", "duckdb", "ray"}),
+        ("ultratwin.api_serving", {"rich", "cyclopts", "scipy", "numba"}),
+        ("ultratwin.cli", {"numpy", "rich", "cyclopts", "scipy", "numba", "duckdb", "ray"}),
     ],
 )
 def test_importing_loads_nothing_heavy(imports: str, unloaded: set[str]) -> None:

@@ -226,7 +226,13 @@ def test_config_file_is_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize("other", sorted(OURS))
 def test_other_spellings_mean_the_same(other: str) -> None:
     assert other not in SPELLINGS
-    assert cli.application()["train"].assemble_argument_collection().match(OURS[other])
+    app, found = cli.application(), []
+    for verb in ("train", "serve"):
+        try:
+            found.append(app[verb].assemble_argument_collection().match(OURS[other]))
+        except ValueError:  # the verb has no such option
+            continue
+    assert found
 
 
 def test_other_spellings_give_the_same_plan(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ultratwin.api import Explanation, PlanResult, Range, TrainResult, load_model, load_system, plan_train, train
+    from ultratwin.api_serving import PlanServeResult, ServeResult, plan_serve, serve
     from ultratwin.errors import (
         CatalogueError,
         ModelError,
@@ -31,8 +32,10 @@ __all__ = [
     "Explanation",
     "ModelError",
     "PlanResult",
+    "PlanServeResult",
     "Range",
     "ScenarioError",
+    "ServeResult",
     "TrainResult",
     "TruthError",
     "UltratwinError",
@@ -40,7 +43,9 @@ __all__ = [
     "__version__",
     "load_model",
     "load_system",
+    "plan_serve",
     "plan_train",
+    "serve",
     "train",
 ]
 
@@ -48,8 +53,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "ultratwin.errors" if name.endswith("Error") else "ultratwin.api"
-    return getattr(importlib.import_module(home), name)
+    home = "errors" if name.endswith("Error") else "api_serving" if "serve" in name.lower() else "api"
+    return getattr(importlib.import_module(f"ultratwin.{home}"), name)
 
 
 def __dir__() -> list[str]:

@@ -28,20 +28,23 @@ def application() -> App:
 
     import ultratwin
     from ultratwin.cli.catalogue import catalogue
+    from ultratwin.cli.cluster import cluster
+    from ultratwin.cli.collective import collective
     from ultratwin.cli.compare import compare
     from ultratwin.cli.plan import plan
+    from ultratwin.cli.serve import serve
     from ultratwin.cli.study import study
     from ultratwin.cli.train import train
     from ultratwin.cli.validate import validate
 
     app = App(
         name="ultratwin",
-        help="A software twin of AI-accelerator supercomputers: what a training run takes, before you rent anything.",
+        help="A software twin of AI-accelerator supercomputers: what training and serving take, before you rent.",
         version=ultratwin.__version__,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for verb in (train, plan, compare, study, catalogue, validate):
+    for verb in (train, serve, plan, compare, study, cluster, collective, catalogue, validate):
         app.command(verb)
     return app
 

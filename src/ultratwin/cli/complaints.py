@@ -19,8 +19,8 @@ from ultratwin.cli.spellings import OURS
 from ultratwin.errors import ScenarioError, UltratwinError, unknown_name
 
 VERBS: Final[dict[str, tuple[str, ...]]] = {
-    "": ("train", "plan", "compare", "study", "catalogue", "validate"),
-    "plan": ("train",),
+    "": ("train", "serve", "plan", "compare", "study", "cluster", "collective", "catalogue", "validate"),
+    "plan": ("train", "serve"),
     "study": ("run", "show", "query", "export"),
 }
 """The verbs, and what follows some of them."""

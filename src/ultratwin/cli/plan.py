@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
+from ultratwin.cli import plan_serve
 from ultratwin.cli.parameters import Chips, Duration, Money, Names, Prices
 from ultratwin.cli.training_options import OUTPUT, Layout, Site, Training, chosen_options
 
@@ -101,3 +102,6 @@ def train(
 
         show(result.blocks())
     return 0 if result.feasible else 1
+
+
+plan.command(plan_serve.serve)

@@ -99,9 +99,10 @@ def token_parts(setting: ServingSetting, plan: ServingPlan, tokens: Number) -> d
     linear = _linear_s(setting, tables, kernels, plan, own)
     reduce = reduce_s(setting, plan, own)
     blocks = float(sum(layer.num_parts for layer in setting.model.layers))
-    dispatch = np.where(np.asarray(plan.attention_data_parallel_size) > 1, _dispatch_s(setting, tables, plan, n), 0.0)
+    apart = np.asarray(plan.attention_data_parallel_size) > 1
+    dispatch = np.where(apart, _dispatch_s(setting, tables, plan, n), 0.0) if np.any(apart) else 0.0
     moe_layers = sum(float(counts[at, 0]) for at, moe in enumerate(tables.moe) if moe is not None)
-    reduced = np.where(np.asarray(plan.attention_data_parallel_size) > 1, blocks - moe_layers, blocks) + 1.0
+    reduced = np.where(apart, blocks - moe_layers, blocks) + 1.0
     busy = asked > 0
     parts: dict[str, Number] = {
         "linear layers": linear,

@@ -1,0 +1,102 @@
+"""`ultratwin plan serve`: what to deploy for a load under service level objectives."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from ultratwin.cli.parameters import Count, Names, Prices
+from ultratwin.cli.serving_options import OUTPUT, Arrivals, Engine, Lengths, Objectives, Replica
+from ultratwin.cli.training_options import chosen_options
+
+_LIMITS = Group("What is asked", sort_key=0)
+
+
+@Parameter(name="*", group=_LIMITS)
+@dataclass(frozen=True, kw_only=True)
+class ServingLimits:
+    """What shall be least, and what must be kept."""
+
+    objective: str = "cost"
+    "What shall be least: cost, chips or energy."
+    max_chips: Count | None = None
+    "The most chips that may be used."
+    modes: Names = ("aggregated", "disaggregated")
+    "aggregated (replicas of one kind), disaggregated (prefill and decode replicas apart), or both."
+    offer: str = ""
+    "The public price that counts: on_demand, capacity_block, reserved_1y, reserved_3y, spot [default: first known]."
+    price: Prices = ()
+    "Your own price of a system in USD per chip and hour: SYSTEM=USD, several by commas."
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class PlanServeOutput:
+    """What is printed."""
+
+    verify: bool = True
+    "Simulate the best, request by request, and add replicas until it keeps the objectives."
+    seed: Count = 0
+    "Seed of all chance."
+    workers: Count = 0
+    "Processes [default: one per core]."
+    json: Annotated[bool, Parameter(negative=())] = False
+    "Print JSON instead of the tables."
+    launch: str = ""
+    "Also write the best as files of a tool: vllm, sglang, trtllm, nxd-inference, k8s or sagemaker."
+    launch_dir: Path = Path("launch")
+    "The folder for them."
+
+
+def serve(
+    model: str,
+    /,
+    *,
+    systems: Names,
+    limits: ServingLimits | None = None,
+    lengths: Lengths | None = None,
+    arrivals: Arrivals | None = None,
+    objectives: Objectives | None = None,
+    replica: Replica | None = None,
+    engine: Engine | None = None,
+    output: PlanServeOutput | None = None,
+) -> int:
+    """The cheapest deployment of a model for a load that keeps what users are promised; and the Pareto front.
+
+    Parameters
+    ----------
+    model
+        A catalogue name, the path of a config.json, or a hub id.
+    systems
+        Systems of `ultratwin catalogue systems`, separated by commas; or all.
+    """
+    from ultratwin import api_serving
+    from ultratwin.cli.progress import progress_line
+
+    shown, asked = output or PlanServeOutput(), limits or ServingLimits()
+    options: dict[str, Any] = chosen_options(
+        lengths or Lengths(), arrivals or Arrivals(), objectives or Objectives(), replica or Replica(),
+        engine or Engine(),
+    )  # fmt: skip
+    precisions = tuple(each.strip() for each in str(options.pop("precision")).split(",") if each.strip())
+    with progress_line("systems searched") as progress:
+        result = api_serving.plan_serve(
+            model, systems, objective=asked.objective, precisions=precisions, modes=asked.modes,
+            max_chips=asked.max_chips, offer=asked.offer, prices_per_chip_hour=dict(asked.price), verify=shown.verify,
+            workers=shown.workers, progress=progress, seed=shown.seed, **options,
+        )  # fmt: skip
+    if shown.launch and result.feasible:
+        from ultratwin.report.launch.serving import write_deployment_files
+
+        write_deployment_files(shown.launch, result.answer, shown.launch_dir)
+    if shown.json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from ultratwin.report.tables import show
+
+        show(result.blocks())
+    return 0 if result.feasible else 1

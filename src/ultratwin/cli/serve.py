@@ -1,0 +1,89 @@
+"""`ultratwin serve`: what users of a served model feel."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ultratwin.cli.parameters import Count
+from ultratwin.cli.serving_options import OUTPUT, SERVICE, Arrivals, Engine, Lengths, Objectives, Replica
+from ultratwin.cli.training_options import chosen_options
+
+
+@Parameter(name="*", group=SERVICE)
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """How many replicas there are."""
+
+    replicas: Count = 1
+    "Replicas that share the load."
+    routing: str = ""
+    "How requests find a replica: least-loaded, round-robin, prefix-aware or random [default: least-loaded]."
+
+
+@Parameter(name="*", group=OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is printed."""
+
+    fidelity: str = ""
+    "analytic (closed form) or event (every request simulated) [default: event where single requests are asked about]."
+    seed: Count = 0
+    "Seed of all chance: lengths, arrivals, samples of the ranges."
+    json: Annotated[bool, Parameter(negative=())] = False
+    "Print JSON instead of the table."
+    explain: Annotated[bool, Parameter(negative=())] = False
+    "Print the trees too: each cause, what bounds it, every figure with its source."
+    launch: str = ""
+    "Also write the service as files of a tool: vllm, sglang, trtllm, nxd-inference, k8s or sagemaker."
+    launch_dir: Path = Path("launch")
+    "The folder for them."
+
+
+def serve(
+    model: str,
+    /,
+    *,
+    system: str,
+    lengths: Lengths | None = None,
+    arrivals: Arrivals | None = None,
+    replica: Replica | None = None,
+    engine: Engine | None = None,
+    objectives: Objectives | None = None,
+    fleet: Fleet | None = None,
+    output: Output | None = None,
+) -> int:
+    """What users of a served model feel: TTFT, TPOT, throughput; what it costs; and how sure that is.
+
+    Parameters
+    ----------
+    model
+        A catalogue name, the path of a config.json, or a hub id.
+    system
+        A system of `ultratwin catalogue systems`.
+    """
+    from ultratwin import api_serving
+
+    shown = output or Output()
+    options = chosen_options(
+        lengths or Lengths(), arrivals or Arrivals(), replica or Replica(), engine or Engine(),
+        objectives or Objectives(), fleet or Fleet(),
+    )  # fmt: skip
+    result = api_serving.serve(model, system, fidelity=shown.fidelity, seed=shown.seed, **options)
+    if shown.launch and result.plan is not None and result.rejected is None:
+        from ultratwin.report.launch.serving import write_serving_files
+
+        write_serving_files(shown.launch, result.question, result.answer, shown.launch_dir)
+    if shown.json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from ultratwin.report.tables import show
+
+        show(result.blocks())
+        if shown.explain:
+            sys.stdout.write(f"\n{result.explain()}\n")
+    return 0 if result.feasible else 1

@@ -1,0 +1,114 @@
+"""Options that the verbs about serving share: the load, the replica, the engine, the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Group, Parameter
+
+from ultratwin.cli.parameters import Count, Money, Quantity
+
+_LOAD = Group("Load", sort_key=1)
+_REPLICA = Group("Replica (what is left out is chosen)", sort_key=2)
+_ENGINE = Group("Engine (what is left out is the engine's own)", sort_key=3)
+SERVICE = Group("Service", sort_key=4)
+OUTPUT = Group("Output", sort_key=5)
+
+Words = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
+
+
+@Parameter(name="*", group=_LOAD)
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """What a request is."""
+
+    isl: Quantity = 1024.0
+    "Tokens of a prompt."
+    osl: Quantity = 128.0
+    "Tokens of an answer."
+    range_ratio: float = 0.0
+    "Lengths lie evenly within that share of them, as --random-range-ratio of vllm bench serve."
+    prefix_len: Count = 0
+    "Tokens that all prompts begin with, beside --isl."
+    burstiness: float = 1.0
+    "Of the arrivals: 1 is Poisson, below 1 they come in bursts."
+
+
+@Parameter(name="*", group=_LOAD)
+@dataclass(frozen=True, kw_only=True)
+class Arrivals:
+    """How requests come."""
+
+    request_rate: Quantity | None = None
+    "Requests per second of the whole service; inf is all at once."
+    concurrency: Count | None = None
+    "Requests under way at a time; the next is sent when one ends."
+    num_prompts: Count | None = None
+    "Requests that are simulated [default: 1000, or the whole trace]."
+    trace: Path | None = None
+    "A file of requests (Azure, Mooncake, BurstGPT, ShareGPT, vLLM's JSONL, or arrival_s,prompt_tokens,output_tokens)."
+    trace_format: str = ""
+    "How to read it [default: as its content says]."
+
+
+@Parameter(name="*", group=_REPLICA)
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """How a replica is split over ranks; with a tensor-parallel size the layout is whole."""
+
+    tensor_parallel_size: Count | None = None
+    "Ranks that share each layer's matrices."
+    pipeline_parallel_size: Count | None = None
+    "Pipeline stages."
+    data_parallel_size: Count | None = None
+    "Attention groups that share the experts (vLLM's DP with experts, SGLang's DP attention)."
+    expert_parallel_size: Count | None = None
+    "Ways that the experts are spread; the rest of the ranks split each expert."
+    enable_expert_parallel: Annotated[bool, Parameter(negative=())] = False
+    "Experts lie whole on all ranks of a replica."
+
+
+@Parameter(name="*", group=_ENGINE)
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The serving engine and its limits."""
+
+    engine: str | None = None
+    "vllm, sglang, tensorrt-llm or nxd-inference [default: the chip family's usual one]."
+    precision: str = "bf16"
+    "bf16, fp16, fp8, fp8-block, mxfp8, mxfp4, nvfp4, int8, int8-weight-only, int4-weight-only, fp8-weight-only."
+    kv_cache_dtype: str = "auto"
+    "Format of keys and values: auto, bf16 or fp8."
+    max_num_seqs: Count | None = None
+    "Sequences that run at once."
+    max_num_batched_tokens: Count | None = None
+    "Tokens of one iteration."
+    block_size: Count | None = None
+    "Tokens of a block of the KV cache."
+    max_model_len: Count | None = None
+    "Longest prompt and answer together."
+    memory_utilization: float | None = None
+    "Share of a chip's memory that the engine takes."
+    enable_prefix_caching: Annotated[bool, Parameter(negative=())] = False
+    "Beginnings that prompts share are computed once."
+    speculative_tokens: Count = 0
+    "Tokens drafted in each step by a head of one layer (MTP, EAGLE)."
+    acceptance_rate: float = 0.0
+    "How likely a drafted token is accepted, if those before it were."
+
+
+@Parameter(name="*", group=SERVICE)
+@dataclass(frozen=True, kw_only=True)
+class Objectives:
+    """What is asked of the service."""
+
+    goodput: Words = ()
+    "Objectives in milliseconds, such as ttft:1000 tpot:30; p99:ttft:2000 for a percentile."
+    attainment: float = 0.99
+    "Share of requests that must keep the objectives asked of each."
+    region: str = "world"
+    "Whose PUE counts (`ultratwin catalogue regions`)."
+    price_per_chip_hour: Money | None = None
+    "Your own price in USD, instead of the public ones."
