@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError, unknown_name
@@ -27,6 +27,9 @@ from ultratwin.report.figures import used_figures
 from ultratwin.report.tables import Block
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
+
+if TYPE_CHECKING:
+    from ultratwin.planning.reliable_run import ReliableRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,12 +141,25 @@ class TrainResult:
         """
         return sensitivity(self.answer, self.question, offer)
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
+    def until_done(self, **options: Any) -> ReliableRun:
+        """The whole run with everything that fails on the way.
+
+        Args: options: fields of planning.reliable_run.ReliabilityOptions, such as recovery="hot", spares_frac=0.02
+        Raises: ScenarioError for bad options, or if no plan can run
+        """
+        from ultratwin.planning.reliability import answer_until_done
+        from ultratwin.planning.reliable_run import ReliabilityOptions
+
+        return answer_until_done(self.answer, self.question, ReliabilityOptions(seed=self.question.seed, **options))
+
+    def to_json(self, until_done: ReliableRun | None = None) -> str:
+        """The answer as JSON, with a run until it is done if given; the same bytes for the same question."""
         from ultratwin.report.json import dumped, training_json
+        from ultratwin.report.reliability import reliability_json
 
         tornado = self.sensitivity() if self.feasible else None
-        return dumped(training_json(self.question, self.answer, self.explain(), tornado))
+        found = training_json(self.question, self.answer, self.explain(), tornado)
+        return dumped(found if until_done is None else found | {"until_done": reliability_json(until_done)})
 
     def table(self, width: int = 100) -> str:
         """The answer as plain text for a terminal so many columns wide."""

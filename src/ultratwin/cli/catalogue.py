@@ -11,12 +11,12 @@ from cyclopts import Parameter
 def catalogue(
     kind: str | None = None, name: str | None = None, /, *, json: Annotated[bool, Parameter(negative=())] = False
 ) -> int:
-    """Lists chips, links, systems, models, prices, regions, profiles or claims; or shows one with all its figures.
+    """Lists chips, links, systems, models, prices, regions, profiles, engines, ...; or shows one with all its figures.
 
     Parameters
     ----------
     kind
-        chips, links, systems, models, prices, regions, profiles, claims or power; all kinds where left out.
+        chips, links, systems, models, prices, regions, profiles, engines, reliability, claims or power; else all.
     name
         An entry of that kind: value, unit, status, range and source of each figure.
     json

@@ -26,7 +26,9 @@ from ultratwin.report.metrics import count_said, said
 from ultratwin.report.tables import Block, Grid, Lines, Title
 from ultratwin.units import format_seconds, format_si
 
-KINDS: Final = ("chips", "links", "systems", "models", "prices", "regions", "profiles", "claims", "power")
+KINDS: Final = (
+    "chips", "links", "systems", "models", "prices", "regions", "profiles", "engines", "reliability", "claims", "power",
+)  # fmt: skip
 _ABSENT: Final = "-"
 
 
