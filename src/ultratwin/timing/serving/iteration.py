@@ -14,7 +14,7 @@ import numpy as np
 from ultratwin.hardware.chip import DTYPE_BYTES, Array, Number
 from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.engine import Engine
-from ultratwin.mapping.serving import ServingPlan
+from ultratwin.mapping.serving import ServingPlan, kv_rank_bytes
 from ultratwin.mapping.serving_formats import ServingFormats, on_chip
 from ultratwin.mapping.sharding import GroupShape, group_shape
 from ultratwin.timing.collectives import Network, collective_profile, collective_time_s
@@ -269,7 +269,11 @@ def decode_attention_s(setting: ServingSetting, plan: ServingPlan, sequences: Nu
     recurrent = sum(isinstance(layer.attention, RECURRENT) for layer in model.layers)
     if recurrent:
         total = total + kernels.memory_bound_time_s(states, num_kernels=recurrent)
-    return np.where(batch > 0, setting.engine.attention_factor * total, 0.0)
+    # whatever the kernels, what is kept must be read, but for what the last-level cache holds
+    chip = per_rank(setting.pool).chip
+    kept = batch * kv_rank_bytes(model, formats, plan, seen) * plan.pipeline_parallel_size
+    least = np.maximum(kept - chip.l2_bytes, 0.0) / np.asarray(chip.memory_bytes_per_s)
+    return np.where(batch > 0, np.maximum(setting.engine.attention_factor * total, least), 0.0)
 
 
 def prefill_attention_s(setting: ServingSetting, plan: ServingPlan, tokens: Number, context: Number) -> Number:
@@ -292,8 +296,20 @@ def prefill_attention_s(setting: ServingSetting, plan: ServingPlan, tokens: Numb
         )  # fmt: skip
         total = total + count * time
     total = total + _scans_s(setting, kernels, tensor, chunk)
-    shared: Number = setting.engine.attention_factor * total / plan.attention_data_parallel_size
+    peak = kernels.chip.matmul_flop_per_s(formats.high)
+    total = np.maximum(setting.engine.attention_factor * total, _attention_flop(model, tensor, chunk, keys) / peak)
+    shared: Number = total / plan.attention_data_parallel_size
     return np.where(np.asarray(tokens) > 0, shared, 0.0)
+
+
+def _attention_flop(model: Model, tensor: Array, chunk: Array, keys: Array) -> Number:
+    """Operations of a chunk's attention on one rank, all layers: 2 (d + d_v) for each head, token and key it sees."""
+    total: Number = 0.0
+    for core, _, count in _attention_layers(model):
+        seen = np.maximum(keys - chunk / 2.0, 0.0)
+        seen = seen if core.window is None else np.minimum(seen, core.window / 2.0)
+        total = total + count * 2.0 * core.num_heads / tensor * (core.head_dim + core.head_dim_v) * chunk * seen
+    return total
 
 
 def _scans_s(setting: ServingSetting, kernels: KernelModel, tensor: Array, chunk: Array) -> Number:
