@@ -11,24 +11,40 @@ from typing import Annotated
 from cyclopts import Parameter
 
 
-def validate(*, truth: Path | None = None, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+def validate(
+    *,
+    truth: Path | None = None,
+    replay: Path | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
     """Scores the twin against measurements: the project's own, or a file of yours.
 
     Parameters
     ----------
     truth
         A CSV of measurements; its columns tell what it holds (see docs). All of the project's where left out.
+    replay
+        A folder of measured requests of serving runs (llm-d LMBench, LLMServingSim): each is replayed, one to one.
     json
         Print each row's prediction and the summary as JSON.
     """
     from ultratwin.validation import scoreboard
 
-    boards = scoreboard.score_all() if truth is None else [scoreboard.score(scoreboard.read_truth(truth))]
+    if replay is not None:
+        from ultratwin.validation import serving_replay, truth_file
+
+        boards = [
+            serving_replay.replay(truth_file.read_truth(truth or truth_file.OWN_TRUTH / "serving.csv").rows, replay)
+        ]
+    elif truth is None:
+        boards = scoreboard.score_all()
+    else:
+        boards = [scoreboard.score(scoreboard.read_truth(truth))]
     if not json:
         width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 120
         lines = [line.rstrip() for board in boards for line in [*board.table(width=width).splitlines(), ""]]
         sys.stdout.write("\n".join(lines[:-1]) + "\n")
-    elif truth is None:
+    elif truth is None and replay is None:
         sys.stdout.write(_joined([board.to_json() for board in boards]) + "\n")
     else:
         sys.stdout.write(boards[0].to_json() + "\n")

@@ -5,13 +5,14 @@ A new format is a module with `predict_rows(rows) -> list[RowResult]`, and one e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ultratwin.validation import collectives, kernels, training, training_memory, trn3_gemm
+from ultratwin.validation import collectives, kernels, reliability, serving, training, training_memory, trn3_gemm
 from ultratwin.validation.result import RowResult
 from ultratwin.validation.rows import Row
+from ultratwin.validation.serving_rows import METRICS, published
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Format:
     source: the group of a result that sources are pooled by
     groups: what the scoreboard breaks down by, as (heading, group of a result); the source comes first
     family: groups of a result that the gate holds separately, beside each source
+    published: which metrics a row has a result for; None where each row has one for every metric
     """
 
     name: str
@@ -41,6 +43,7 @@ class Format:
     source: str
     groups: tuple[tuple[str, str], ...]
     family: tuple[str, ...]
+    published: Callable[[Row], Iterable[str]] | None = None
 
 
 _TIME: Final = (Metric(name="time_s", unit="s"),)
@@ -98,6 +101,30 @@ FORMATS: Final[tuple[Format, ...]] = (
         source="source_id",
         groups=(("source", "source_id"), ("chip", "chip"), ("operation", "op"), ("ranks", "ranks")),
         family=("op", "chip"),
+    ),
+    Format(
+        name="serving",
+        columns=(
+            "chip", "n_chips", "tp", "weights_prec", "engine", "input_len", "output_len", "concurrency", "request_rate",
+        ),
+        predict=serving.predict_rows,
+        metrics=tuple(Metric(name=name, unit=unit) for name, unit in METRICS.items()),
+        source="source",
+        groups=(
+            ("source", "source"), ("chip", "chip"), ("engine", "engine"), ("serving", "serving"),
+            ("precision", "precision"), ("configuration", "configuration"),
+        ),
+        family=("engine", "chip"),
+        published=published,
+    ),
+    Format(
+        name="reliability",
+        columns=("category", "operator", "n_accel", "period", "metric", "value", "value_kind"),
+        predict=reliability.predict_rows,
+        metrics=(Metric(name="figure", unit="as the row"),),
+        source="source",
+        groups=(("source", "source"), ("quantity", "quantity"), ("chip", "chip")),
+        family=("quantity",),
     ),
 )  # fmt: skip
 """Explicit: detection, scoreboard, gate and tests all run over this tuple."""

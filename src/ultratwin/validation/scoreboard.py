@@ -102,13 +102,13 @@ def score_all() -> list[Scoreboard]:
 def score(truth: Truth) -> Scoreboard:
     """Predicts and compares every row; a row that can't be is counted with its reason."""
     answered = [_checked(each) for each in predict(truth.format, list(truth.rows))]
-    rows = _with_broken(truth, answered)
-    return Scoreboard(
-        path=Path(truth.path).name,
-        format=truth.format,
-        rows=tuple(rows),
-        summaries=tuple(_summary(truth.format, metric, rows) for metric in truth.format.metrics),
-    )
+    return board_of(Path(truth.path).name, truth.format, _with_broken(truth, answered))
+
+
+def board_of(path: str, form: Format, rows: Sequence[RowResult]) -> Scoreboard:
+    """The scoreboard of results."""
+    summaries = tuple(_summary(form, metric, rows) for metric in form.metrics)
+    return Scoreboard(path=path, format=form, rows=tuple(rows), summaries=summaries)
 
 
 def predict(form: Format, rows: list[Row]) -> list[RowResult]:
@@ -120,15 +120,24 @@ def predict(form: Format, rows: list[Row]) -> list[RowResult]:
             return form.predict(rows)
     except (UltratwinError, *_FAULTS) as error:
         if len(rows) == 1:
-            return _skipped(form, rows[0]["id"], f"prediction failed: {type(error).__name__}: {error}"[:200])
+            reason = f"prediction failed: {type(error).__name__}: {error}"[:200]
+            return _skipped(form, rows[0]["id"], reason, _metrics_of(form, rows[0]))
     half = len(rows) // 2
     return predict(form, rows[:half]) + predict(form, rows[half:])
 
 
-def _skipped(form: Format, row_id: str, reason: str) -> list[RowResult]:
+def _metrics_of(form: Format, row: Row) -> list[Metric]:
+    """The metrics that a row has a result for."""
+    if form.published is None:
+        return list(form.metrics)
+    names = set(form.published(row))
+    return [each for each in form.metrics if each.name in names]
+
+
+def _skipped(form: Format, row_id: str, reason: str, metrics: Sequence[Metric]) -> list[RowResult]:
     return [
         RowResult(id=row_id, metric=metric.name, unit=metric.unit, status="skipped", reason=reason)
-        for metric in form.metrics
+        for metric in metrics
     ]
 
 
@@ -143,15 +152,14 @@ def _checked(result: RowResult) -> RowResult:
 
 
 def _with_broken(truth: Truth, answered: list[RowResult]) -> list[RowResult]:
-    each_row = len(truth.format.metrics)
     rows: list[RowResult] = []
-    queue = iter(answered)
+    queue, read = iter(answered), iter(truth.rows)
     broken = {each.at: each for each in truth.broken}
     for at in range(len(truth.rows) + len(broken)):
         if at in broken:
-            rows += _skipped(truth.format, broken[at].id, broken[at].reason)
+            rows += _skipped(truth.format, broken[at].id, broken[at].reason, truth.format.metrics)
         else:
-            rows += [next(queue) for _ in range(each_row)]
+            rows += [next(queue) for _ in _metrics_of(truth.format, next(read))]
     return rows
 
 
