@@ -18,7 +18,7 @@ from ultratwin.validation.formats import FORMATS, Format, Metric
 from ultratwin.validation.gate import breaches, measured_families, tightened
 from ultratwin.validation.result import RowResult
 from ultratwin.validation.rows import Row
-from ultratwin.validation.scoreboard import Scoreboard, score, score_all
+from ultratwin.validation.scoreboard import Scoreboard, metrics_of, score, score_all
 from ultratwin.validation.statistics import Errors, Verdicts, errors, source_weights, verdicts, weighted_median
 from ultratwin.validation.truth_file import Truth, own_truth, read_truth
 
@@ -198,7 +198,7 @@ def test_broken_cells_never_crash_or_drop_a_row(form: Format, value: str, tmp_pa
     for row in _head(form.name, 1):
         rows = [{**row, "id": column, column: value} for column in row if column != "id"]
     board = score(Truth(path="t", format=form, rows=tuple(rows)))
-    assert [each.id for each in board.rows] == [row["id"] for row in rows for _ in form.metrics]
+    assert [each.id for each in board.rows] == [row["id"] for row in rows for _ in metrics_of(form, row)]
     json.loads(board.to_json())
     assert all(each.reason for each in board.rows if each.status == "skipped")
 
@@ -258,7 +258,7 @@ def test_no_own_row_is_dropped_and_none_stumbles(boards: list[Scoreboard]) -> No
     for board in boards:
         path = own_truth(board.format)
         assert path is not None
-        assert len(board.rows) == len(read_truth(path).rows) * len(board.format.metrics)
+        assert len(board.rows) == sum(len(metrics_of(board.format, row)) for row in read_truth(path).rows)
         assert [each.reason for each in board.rows if each.reason.startswith("prediction failed")] == []
         assert all(isinstance(each.pooled, (Errors, Verdicts)) for each in board.summaries)
 

@@ -121,12 +121,12 @@ def predict(form: Format, rows: list[Row]) -> list[RowResult]:
     except (UltratwinError, *_FAULTS) as error:
         if len(rows) == 1:
             reason = f"prediction failed: {type(error).__name__}: {error}"[:200]
-            return _skipped(form, rows[0]["id"], reason, _metrics_of(form, rows[0]))
+            return _skipped(form, rows[0]["id"], reason, metrics_of(form, rows[0]))
     half = len(rows) // 2
     return predict(form, rows[:half]) + predict(form, rows[half:])
 
 
-def _metrics_of(form: Format, row: Row) -> list[Metric]:
+def metrics_of(form: Format, row: Row) -> list[Metric]:
     """The metrics that a row has a result for."""
     if form.published is None:
         return list(form.metrics)
@@ -159,7 +159,7 @@ def _with_broken(truth: Truth, answered: list[RowResult]) -> list[RowResult]:
         if at in broken:
             rows += _skipped(truth.format, broken[at].id, broken[at].reason, truth.format.metrics)
         else:
-            rows += [next(queue) for _ in _metrics_of(truth.format, next(read))]
+            rows += [next(queue) for _ in metrics_of(truth.format, next(read))]
     return rows
 
 
