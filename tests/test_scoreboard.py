@@ -163,9 +163,8 @@ def test_rows_with_other_columns_and_without_ids_are_named_by_their_line(form: F
         row["a column of the future"] = "?"
     board = score(read_truth(_written(tmp_path / "held.csv", rows)))
     assert board.format is form
-    each_row = len(form.metrics)
-    assert [each.id for each in board.rows] == [str(line) for line in range(2, 8) for _ in range(each_row)]
-    assert [each.metric for each in board.rows[:each_row]] == [each.name for each in form.metrics]
+    published = [(str(line), metric.name) for line, row in enumerate(rows, 2) for metric in metrics_of(form, row)]
+    assert [(each.id, each.metric) for each in board.rows] == published
     assert all(each.reason for each in board.rows if each.status != "scored")
 
 
