@@ -5,7 +5,8 @@
 Rows are split by configuration: a SHA-1 of model, chips, plan, format and engine puts each configuration whole into the
 half that is fitted or the half that is scored. The constants minimise the median of |log(predicted / measured)|, over
 the columns of COLUMNS, a source weighing as the root of its rows, by a coordinate search between the bounds of
-CONSTANTS. At most N rows of a source are used, chosen by a hash. Prints both halves; --write updates the files.
+CONSTANTS. Only rows whose configuration is complete are used, at most N of a source, chosen by a hash. Prints both
+halves; --write updates the files.
 """
 
 from __future__ import annotations
@@ -106,6 +107,9 @@ def read_runs(path: Path, per_source: int) -> dict[str, dict[bool, Runs]]:
 
 
 def _readable(row: Row) -> ServingRun | None:
+    """The run of a row whose configuration is all published: what is guessed of a run must not become a constant."""
+    if row.get("complete", "") != "yes":
+        return None
     try:
         run = run_of(row, 0)
     except (Skip, UltratwinError):

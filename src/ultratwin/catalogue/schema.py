@@ -279,6 +279,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "host_sequence_s": "second",
         "request_s": "second",
         "graph_launch_s": "second",
+        "stream_frac": "number",
         "gemm_factor": "number",
         "attention_factor": "number",
         "collective_factor": "number",

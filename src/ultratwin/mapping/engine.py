@@ -29,6 +29,7 @@ class Engine:
     max_num_seqs, max_num_batched_tokens, block_size, memory_utilization_frac: its defaults
     host_iteration_s, host_sequence_s: host time of an iteration, and for each running sequence [s]
     request_s: of a request before its first iteration: API, tokeniser, admission [s]
+    stream_frac: share of the memory's rate that a running engine reads weights at, at most [1]
     graph_launch_s: what a small kernel takes inside a captured graph [s]
     gemm_factor, attention_factor, collective_factor: time of its kernels over the catalogue's [1]
     spread_frac: 90 % of measured rows lie within [1/(1+s), 1+s] of the prediction
@@ -47,6 +48,7 @@ class Engine:
     host_sequence_s: Number
     request_s: Number
     graph_launch_s: Number
+    stream_frac: Number
     gemm_factor: Number
     attention_factor: Number
     collective_factor: Number
@@ -56,8 +58,8 @@ class Engine:
 
 _FIGURES: Final = (
     "max_num_seqs", "max_num_batched_tokens", "block_size", "memory_utilization_frac", "host_iteration_s",
-    "host_sequence_s", "request_s", "graph_launch_s", "gemm_factor", "attention_factor", "collective_factor",
-    "routing_skew", "spread_frac",
+    "host_sequence_s", "request_s", "graph_launch_s", "stream_frac", "gemm_factor", "attention_factor",
+    "collective_factor", "routing_skew", "spread_frac",
 )  # fmt: skip
 
 

@@ -44,9 +44,9 @@ INDEXER: Final = "indexer"
 RECURRENT: Final = (Mamba2, Mamba, GatedDeltaNet, LightningAttention)
 _LARGE_M: Final = 8192.0
 """Rows at which a matrix product is limited by the matrix engine alone."""
-_KERNELS: Final = {"gemm": 1.0, "decode": 2.0, "experts": 8.0}
-"""Kernels of one call: split attention is joined by a second one; experts: choose, sort, quantise, up,
-activate, quantise, down, combine."""
+_KERNELS: Final = {"gemm": 1.0, "decode": 2.0, "experts": 20.0}
+"""Kernels of one call: split attention is joined by a second one; experts: choose, sort, quantise, up, activate,
+quantise, down and combine, each of several small kernels that wait for the one before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,8 @@ def weight_gemm_s(setting: ServingSetting, kernels: KernelModel, m: Number, n: N
     """Time of a product with stored weights.
 
     Weight-only formats run in the higher one, but read fewer bytes: where memory limits, time falls with the bytes;
-    where the matrix engine limits, it does not.
+    where the matrix engine limits, it does not. A running engine reads weights at no more than a share of the memory's
+    rate: tables of isolated products keep part of them in the second-level cache from one call to the next.
     """
     formats, library = on_chip(setting.formats, kernels.chip), setting.engine.kernel_library
     flop = 2.0 * np.multiply(m, n) * k
@@ -154,7 +155,8 @@ def weight_gemm_s(setting: ServingSetting, kernels: KernelModel, m: Number, n: N
         shorter = time * (moved + np.multiply(n, k) * stored) / (moved + np.multiply(n, k) * high)
         full = kernels.gemm_time_s(_LARGE_M, n, k, dtype=formats.compute, library=library)
         time = np.minimum(time, np.maximum(shorter, full * m / _LARGE_M))
-    return np.maximum(factor * time, least)
+    streamed = np.multiply(n, k) * formats.weight_bytes / (kernels.chip.memory_bytes_per_s * setting.engine.stream_frac)
+    return np.maximum(factor * np.maximum(time, streamed), least)
 
 
 def captured_s(setting: ServingSetting, call: str, time: Number, smallest: Number) -> Number:
