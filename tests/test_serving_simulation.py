@@ -75,6 +75,7 @@ class Job:
     computed: int = 0
     generated: int = 0
     blocks: list[Block] = field(default_factory=list)
+    queued_s: float = 0.0
     chunk: int = 0
     decodes: bool = False
 
@@ -95,6 +96,7 @@ class NaiveEngine:
         self.named: dict[int, Block] = {}
         self.waiting: deque[Job] = deque()
         self.running: list[Job] = []
+        self.chosen_s = 0.0
 
     def needed(self, job: Job, tokens: int) -> int:
         return -(-tokens // self.limits.block_size) - len(job.blocks)
@@ -159,6 +161,8 @@ class NaiveEngine:
             budget -= job.chunk
         while self.waiting and not preempted and budget and len(self.running) < self.limits.max_num_seqs:
             job = self.waiting[0]
+            if self.tables.overlaps_host and self.running and job.queued_s > self.chosen_s + 1e-9:
+                break
             found = self.hits(job) if self.limits.prefix_caching else []
             cached = len(found) * self.limits.block_size
             chunk = min(job.target - cached, budget)
@@ -183,13 +187,15 @@ class NaiveEngine:
         prompts = [job for job in chosen if job not in decodes]
         ending = sum(1 for job in prompts if job.computed + job.chunk == job.target)
         context = sum(job.target for job in decodes) / len(decodes) if decodes else 0.0
-        tables = replace(self.tables, host_s=np.zeros_like(self.tables.host_s), overlaps_host=False)
+        tables = replace(self.tables, host_s=np.zeros_like(self.tables.host_s), overlaps_host=False, eager_s=0.0)
         device = tables.iteration_s(
             sum(job.chunk for job in chosen), len(decodes) + ending, len(decodes), context,
             np.array([[job.chunk for job in prompts], [job.computed for job in prompts]]),
         )  # fmt: skip
-        host = self.tables.host_s[len(chosen)]
-        return float(max(device, host) if self.tables.overlaps_host else device + host)
+        host, eager = self.tables.host_s[len(chosen)], 0.0
+        if prompts and sum(job.chunk for job in chosen) > self.tables.captured_tokens:
+            eager = self.tables.eager_s
+        return float(max(device, host + eager) if self.tables.overlaps_host else max(device, eager) + host)
 
 
 def naive(tables: IterationTables, limits: EngineLimits, requests: Requests) -> dict[str, Any]:
@@ -199,7 +205,7 @@ def naive(tables: IterationTables, limits: EngineLimits, requests: Requests) -> 
     preemptions, cached = np.zeros(count, int), np.full(count, -1)
     hashes = requests.prefix_hashes
     coming = deque(range(count))
-    now, in_flight, done = 0.0, 0, 0
+    now, in_flight, done, gate_s = 0.0, 0, 0, 0.0
     while done < count:
         while (
             coming
@@ -208,19 +214,22 @@ def naive(tables: IterationTables, limits: EngineLimits, requests: Requests) -> 
         ):
             i = coming.popleft()
             names = [] if hashes is None else list(hashes.hashes[hashes.offsets[i] : hashes.offsets[i + 1]])
-            engine.waiting.append(Job(i, int(requests.prompt_tokens[i]), int(requests.output_tokens[i]), names))
+            job = Job(i, int(requests.prompt_tokens[i]), int(requests.output_tokens[i]), names)
+            job.queued_s = max(float(requests.arrival_s[i]), gate_s if limits.concurrency else 0.0)
+            engine.waiting.append(job)
             in_flight += 1
         before = [job.number for job in engine.running]
         chosen = engine.schedule()
         for i in set(before) - {job.number for job in engine.running}:
             preemptions[i] += 1
         if not chosen:
-            now = float(requests.arrival_s[coming[0]])
+            engine.chosen_s = now = float(requests.arrival_s[coming[0]])
             continue
         for job in chosen:
             if np.isnan(moments["scheduled_s"][job.number]):
                 moments["scheduled_s"][job.number] = now
                 cached[job.number] = job.computed
+        engine.chosen_s = now
         now += engine.seconds(chosen)
         for job in chosen:
             job.computed += job.chunk
@@ -233,8 +242,7 @@ def naive(tables: IterationTables, limits: EngineLimits, requests: Requests) -> 
                 moments["finish_s"][job.number] = now
                 engine.give_back(job)
                 engine.running.remove(job)
-                in_flight -= 1
-                done += 1
+                in_flight, done, gate_s = in_flight - 1, done + 1, now
     return moments | {"num_preemptions": preemptions, "cached_tokens": cached}
 
 
@@ -272,7 +280,7 @@ random_limits = st.builds(
     concurrency=st.sampled_from([0, 0, 1, 3]),
 )
 random_tables = st.builds(
-    make_tables, overlaps_host=st.booleans(),
+    make_tables, overlaps_host=st.booleans(), eager_s=st.sampled_from([0.0, 5e-3]), captured_tokens=st.integers(0, 20),
     host_s=st.sampled_from([1e-4, 2.2e-3, 4e-3]).map(lambda host: np.full(17, host)),
 )  # fmt: skip
 fast = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -342,6 +350,8 @@ any_tables = st.builds(
     overlaps_host=st.booleans(),
     host_s=st.sampled_from([1e-4, 2.2e-3, 4e-3]).map(lambda host: np.full(17, host)),
     request_s=st.sampled_from([0.0, 3e-3]),
+    entry_s=st.sampled_from([0.0, 2e-3]),
+    eager_s=st.sampled_from([0.0, 5e-3]),
     decode_tokens_per_sequence=st.sampled_from([1.0, 4.0]),
     accepted_tokens=st.sampled_from([1.0, 1.7, 2.0, 3.9]),
 )
@@ -490,6 +500,23 @@ def test_prompts_first_makes_decodes_wait() -> None:
     requests = make_requests([0.0, 0.02], [8, 120], [60, 2])
     gap = {policy: simulate(make_tables(), make_limits(policy=policy), requests).max_gap_s[0] for policy in POLICIES}
     assert gap["prefill-first"] > 1.5 * gap["mixed"]
+
+
+def test_who_comes_while_a_batch_runs_is_too_late_for_the_next_one() -> None:
+    """An engine that schedules ahead has chosen that one already; one that does not, takes it."""
+    requests = make_requests([0.0, 0.25], [8, 8], [10, 2])
+    served = [
+        simulate(replace(fixed_tables(0.1), overlaps_host=ahead), make_limits(), requests) for ahead in (False, True)
+    ]
+    assert [each.scheduled_s[1] for each in served] == pytest.approx([0.3, 0.4])
+    alone = make_requests([0.25], [8], [2])
+    assert simulate(replace(fixed_tables(0.1), overlaps_host=True), make_limits(), alone).scheduled_s[0] == 0.25
+
+
+def test_requests_are_taken_in_one_after_the_other() -> None:
+    tables = replace(fixed_tables(0.1), entry_s=0.03)
+    served = simulate(tables, make_limits(), make_requests([0.0] * 5, [8] * 5, [2] * 5))
+    assert served.scheduled_s == pytest.approx([0.0, 0.1, 0.1, 0.1, 0.2])
 
 
 def test_speculative_decoding_brings_its_tokens() -> None:

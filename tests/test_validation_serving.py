@@ -26,7 +26,7 @@ from ultratwin.validation.serving_capacity import capacity
 from ultratwin.validation.serving_load import requests_of
 from ultratwin.validation.serving_metrics import Times, joined, metrics
 from ultratwin.validation.serving_rows import METRICS, configuration_id, find_model, published, run_of
-from ultratwin.validation.serving_simulation import CannotRun, engine_limits, scheduled_ahead
+from ultratwin.validation.serving_simulation import CannotRun, engine_limits
 from ultratwin.validation.serving_texts import format_name, kv_format, worker_plan
 from ultratwin.validation.truth_file import OWN_TRUTH, read_truth
 
@@ -238,14 +238,6 @@ def test_columns_from_times() -> None:
     assert whole["tpot_mean_ms"] == pytest.approx(1e3 * (1.5 / 21 + 3 / 51) / 2)
     assert whole["itl_mean_ms"] == pytest.approx(1e3 * (1.5 / 11 + 3 / 21) / 2)
     assert len(joined([times_of(), times_of()]).sent_s) == 4
-
-
-def test_who_comes_while_the_engine_works_waits_for_one_iteration_more() -> None:
-    moved = scheduled_ahead(times_of())
-    assert moved.first_s == pytest.approx([0.5, 2.1])
-    assert moved.finish_s == pytest.approx([1.5, 4.1])
-    alone = times_of(sent_s=np.array([0.0, 1.5]))
-    assert scheduled_ahead(alone).first_s == pytest.approx(alone.first_s)
 
 
 _CELLS = st.one_of(

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 import bench_calculon
+import bench_serving
 from ultratwin.hardware.system import load_system
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.profile import load_profile
@@ -142,9 +143,12 @@ def main() -> int:
         ("ultratwin train, the demo's search", f"{shell(*demo):.2f} s", "", ""),
         ("scoreboard, all rows", f"{seconds(lambda: score_all(), 1):.2f} s", "", ""),
     ]
+    rows += bench_serving.main()
     print(f"{'one core':66s} {'measured':>12s} {'promised':>10s}")
     for what, value, wanted, remark in rows:
         print(f"{what:66s} {value:>12s} {wanted:>10s}  {remark}".rstrip())
+    if command := os.environ.get("AICONFIGURATOR", ""):
+        bench_serving.peer(command)
     if peer := os.environ.get("CALCULON", ""):
         bench_calculon.main(Path(peer))
     else:

@@ -63,12 +63,56 @@ class RegionEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A place where systems stand: carbon of its grid, PUE, electricity price."""
 
 
+class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A question that a claim's readings use the answer of, as `ultratwin train` and `ultratwin plan serve` ask it.
+
+    `chips`: of a training run; the most of one replica in serving. `precisions`: number formats, the best one counts.
+    `goal`: which serving deployment is meant: most tokens per chip that keep `goodput`, or fastest for one user.
+    """
+
+    verb: Literal["train", "serve"]
+    model: str
+    system: str
+    chips: int
+    precisions: tuple[str, ...]
+    offer: str = ""
+    seq_length: int | None = None
+    global_batch_size: int | None = None
+    isl: int = 1024
+    osl: int = 1024
+    max_num_seqs: int | None = None
+    goodput: str = ""
+    goal: Literal["throughput", "latency"] = "throughput"
+
+
+class ReadingEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One way to read a claim: an expression that gives the number to compare with a claimed figure.
+
+    `expression`: over the claim's figures (key), figures of its entries (word.key) and results of its scenarios
+    (word.result). `is_premise`: the number is the claim itself, written into the catalogue: it proves nothing.
+    """
+
+    name: str
+    expression: str
+    claimed: str = "claimed"
+    is_premise: bool = False
+    note: str = ""
+
+
 class ClaimEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A published claim about a system: the statement and what its readings give."""
+    """A published claim: what is stated, what it may mean, and what would decide it. Verdicts are computed.
+
+    `low` and `high` of a claimed figure hold the numbers that the statement's words cover, rounding included.
+    `relation`: the number must reach `low` ("at least"), or lie within low and high ("equal").
+    """
 
     statement: str
     source: str
-    verdict: str = ""
+    readings: tuple[ReadingEntry, ...]
+    decided_by: str
+    relation: Literal["at least", "equal"] = "at least"
+    entries: dict[str, str] = {}
+    scenarios: dict[str, Scenario] = {}
 
 
 class ModelEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,6 +155,7 @@ class EngineEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     policy: str = ""
     kernel_library: str = ""
     collective_library: str = ""
+    expert_libraries: tuple[str, ...] = ()
     host: str = ""
 
 
@@ -125,7 +170,12 @@ class ReliabilityEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class PowerEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How much of its power limit a chip draws by kind of work."""
+    """How much of its power limit a chip draws by kind of work.
+
+    `chips`: the catalogue's ids of the chips that were measured; empty: of every other chip.
+    """
+
+    chips: tuple[str, ...] = ()
 
 
 ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
@@ -190,6 +240,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
     },
     "links": {
         "bytes_per_s": "byte_per_s",  # one direction, per chip, all its links of this kind together
+        "bidirectional_bytes_per_s": "byte_per_s",  # both directions together, as vendors print it
         "bytes_per_s_per_link": "byte_per_s",
         "num_links": "number",
         "latency_s": "second",  # one hop, or end to end through the switches of one domain
@@ -216,12 +267,16 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "host_power_w": "watt",  # per chip: CPU, DRAM, NIC, fans, losses of the node
         "network_power_w": "watt",  # per chip: switches of the scale-out fabric
         "unit_power_w": "watt",  # of one whole unit, chips included
+        "num_racks": "number",  # that one unit fills
+        "rack_power_w": "watt",  # the most that one rack supplies and cools
+        "liquid_heat_frac": "number",  # share of the heat that liquid takes away; the rest goes into air
         "num_switches": "number",
         "bf16_flop_per_s": _FLOP,  # of one unit, as published: checked against chips x chip
         "fp8_flop_per_s": _FLOP,
         "mxfp8_flop_per_s": _FLOP,
         "fp32_flop_per_s": _FLOP,
         "nvfp4_flop_per_s": _FLOP,
+        "mxfp4_flop_per_s": _FLOP,
         "memory_bytes": "byte",
         "memory_bytes_per_s": "byte_per_s",
     },
@@ -236,32 +291,22 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
     },
     "regions": {"carbon_kg_per_j": "kg_per_j", "pue": "number", "electricity_usd_per_j": "usd_per_j"},
     "claims": {
-        # what each reading of the claim gives, by arithmetic from published figures
+        # what is claimed, as a number, or in the dimension that its name ends with
         "claimed": "number",
-        "gen2_chips": "number",
-        "gen1_chips": "number",
-        "ratio_to_trn1_cluster": "number",
-        "ratio_to_trn2_cluster": "number",
-        "ultraserver_fp8_ratio": "number",
-        "ultraserver_bf16_ratio": "number",
-        "gen1_ultraserver_fp8_ratio": "number",
-        "chip_fp8_ratio": "number",
-        "chip_bf16_ratio": "number",
-        "ultraserver_bandwidth_ratio": "number",
-        "ultraserver_capacity_ratio": "number",
-        "chip_bandwidth_ratio": "number",
-        "chip_capacity_ratio": "number",
-        "fp8_per_watt_ratio_at_700_w": "number",
-        "fp8_per_watt_ratio_at_1000_w": "number",
-        "tdp_for_claim_w": "watt",
-        "tdp_for_40_percent_less_energy_w": "watt",
-        "ultraserver_fp4_flop_per_s": _FLOP,
-        "ultraserver_memory_bytes_per_s": "byte_per_s",
-        "per_chip_times_144_fp4_flop_per_s": _FLOP,
-        "per_chip_times_72_fp4_flop_per_s": _FLOP,
-        "per_chip_times_72_memory_bytes_per_s": "byte_per_s",
-        "nvl72_nvlink5_bytes_per_s": "byte_per_s",
-        "nvl72_nvlink6_bytes_per_s": "byte_per_s",
+        "claimed_total": "number",
+        "claimed_wording": "number",
+        "claimed_latency": "number",
+        "claimed_fp4": "number",
+        "claimed_fp8": "number",
+        "claimed_memory_bandwidth": "number",
+        "claimed_tokens_per_watt": "number",
+        "claimed_flop_per_s": _FLOP,
+        "claimed_bytes_per_s": "byte_per_s",
+        "claimed_before_bytes_per_s": "byte_per_s",
+        "claimed_domain_bytes_per_s": "byte_per_s",
+        "claimed_before_domain_bytes_per_s": "byte_per_s",
+        # what it is compared with, where no entry has it
+        "cluster_chips_before": "number",
     },
     "power": {
         "linear_frac": "number",
@@ -269,6 +314,14 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "memory_frac": "number",
         "communication_frac": "number",
         "idle_frac": "number",
+        "linear_free_frac": "number",  # of products in a layer, were there no limit
+        "limit_frac": "number",
+        # between the chip's limit and the wall
+        "clock_exponent": "number",
+        "lowest_clock_frac": "number",
+        "host_idle_frac": "number",
+        "fan_frac": "number",
+        "conversion_frac": "number",
     },
     "engines": {
         "max_num_seqs": "number",
@@ -276,6 +329,10 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "block_size": "number",
         "memory_utilization_frac": "number",
         "host_iteration_s": "second",
+        "entry_s": "second",
+        "eager_kernel_s": "second",
+        "captured_tokens": "number",
+        "handover_s": "second",
         "host_sequence_s": "second",
         "request_s": "second",
         "graph_launch_s": "second",
@@ -367,6 +424,11 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "other_parameters": "number",  # of the total, outside the language model: vision encoder and the like
     },
 }
+RELATED: Final[dict[str, dict[str, str]]] = {
+    "systems": {"chip": "chips", "host": "chips", "scale_up": "links", "scale_out": "links"},
+    "prices": {"system": "systems"},
+}
+"""Keys of an entry that name another one, and its kind: expressions may use figures of that one, as chip.tdp_w."""
 REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "chips": ("memory_bytes_per_s",),
     "systems": ("num_chips", "chips_per_node"),

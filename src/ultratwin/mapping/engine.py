@@ -7,10 +7,9 @@ half of the public rows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
-from ultratwin.catalogue import loader
+from ultratwin.catalogue import loader, overrides
 from ultratwin.catalogue.schema import EngineEntry
 from ultratwin.errors import CatalogueError
 from ultratwin.hardware.chip import Number
@@ -25,10 +24,15 @@ class Engine:
     policy: "mixed" (decoding first, chunks of prompts fill the token budget), "prefill-first" (waiting prompts are
     computed in batches of their own), "static" (a batch runs to its end before the next)
     kernel_library, collective_library: whose kernels and collectives it calls, as the catalogue names them
+    expert_libraries: that move tokens to experts on other ranks; the faster one is called
     overlaps_host: the host prepares an iteration while the device runs the one before
     max_num_seqs, max_num_batched_tokens, block_size, memory_utilization_frac: its defaults
     host_iteration_s, host_sequence_s: host time of an iteration, and for each running sequence [s]
     request_s: of a request before its first iteration: API, tokeniser, admission [s]
+    entry_s: of the one process that takes requests in, for each, one after the other [s]
+    eager_kernel_s: host time of a kernel that no graph holds: dispatch and launch [s]
+    handover_s: of a request whose prompt other workers compute: router, handshake, polling, beside the wire [s]
+    captured_tokens: largest iteration with prompts that graphs hold; of decoding iterations they hold all [1]
     stream_frac: share of the memory's rate that a running engine reads weights at, at most [1]
     graph_launch_s: what a small kernel takes inside a captured graph [s]
     gemm_factor, attention_factor, collective_factor: time of its kernels over the catalogue's [1]
@@ -39,6 +43,7 @@ class Engine:
     policy: str
     kernel_library: str
     collective_library: str
+    expert_libraries: tuple[str, ...]
     overlaps_host: bool
     max_num_seqs: Number
     max_num_batched_tokens: Number
@@ -47,6 +52,10 @@ class Engine:
     host_iteration_s: Number
     host_sequence_s: Number
     request_s: Number
+    entry_s: Number
+    eager_kernel_s: Number
+    captured_tokens: Number
+    handover_s: Number
     graph_launch_s: Number
     stream_frac: Number
     gemm_factor: Number
@@ -58,12 +67,12 @@ class Engine:
 
 _FIGURES: Final = (
     "max_num_seqs", "max_num_batched_tokens", "block_size", "memory_utilization_frac", "host_iteration_s",
-    "host_sequence_s", "request_s", "graph_launch_s", "stream_frac", "gemm_factor", "attention_factor",
-    "collective_factor", "routing_skew", "spread_frac",
+    "host_sequence_s", "request_s", "entry_s", "eager_kernel_s", "captured_tokens", "handover_s", "graph_launch_s",
+    "stream_frac", "gemm_factor", "attention_factor", "collective_factor", "routing_skew", "spread_frac",
 )  # fmt: skip
 
 
-@cache
+@overrides.cached
 def load_engine(name: str) -> Engine:
     """An engine of the catalogue by id or alias, with what it inherits filled in.
 
@@ -86,6 +95,7 @@ def load_engine(name: str) -> Engine:
         policy=stated("policy") or "mixed",
         kernel_library=stated("kernel_library") or "default",
         collective_library=stated("collective_library"),
+        expert_libraries=next(each.expert_libraries for each in chain if each.expert_libraries),
         overlaps_host=stated("host") == "overlapped",
         **{key: figures[key] for key in _FIGURES},
     )

@@ -255,17 +255,19 @@ def iterations(setting: ServingSetting, plan: ServingPlan, load: Load, point: St
         bound_s(setting, plan, tokens=prompt),
     ]
     return Iterations(
-        decode=_with_host(setting, decode, running),
-        prefill=_with_host(setting, prefill, 1.0),
+        decode=_with_host(setting, plan, decode, running),
+        prefill=_with_host(setting, plan, prefill, 1.0),
         decode_bound_s=float(np.ravel(bounds[0])[0]),
         prefill_bound_s=float(np.ravel(bounds[1])[0]),
     )
 
 
-def _with_host(setting: ServingSetting, parts: Mapping[str, object], sequences: float) -> dict[str, float]:
+def _with_host(
+    setting: ServingSetting, plan: ServingPlan, parts: Mapping[str, object], sequences: float
+) -> dict[str, float]:
     """Parts as numbers, and what of the host's time shows."""
     found = {name: float(np.ravel(np.asarray(value))[0]) for name, value in parts.items()}
-    host = float(np.ravel(host_s(setting.engine, sequences))[0])
+    host = float(np.ravel(host_s(setting.engine, plan, sequences))[0])
     device = sum(found.values())
     found["host"] = max(host - device, 0.0) if setting.engine.overlaps_host else host
     return found

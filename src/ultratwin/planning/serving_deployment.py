@@ -1,13 +1,15 @@
 """Deployments: replicas of one kind, or prefill and decode replicas apart, that together serve a load.
 
 Chosen from the points of a search: each point is a replica at the highest load that its own times hold for, so as many
-replicas as the load needs run at that or less.
+replicas as the load needs run at that or less. Replicas of a deployment may lie on one system or on several that are
+joined (mixed_search): the same functions combine them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,31 +17,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultratwin.hardware.chip import Array
-from ultratwin.hardware.system import System, per_rank
+from ultratwin.hardware.mix import Join, own_joins
+from ultratwin.hardware.system import System
 from ultratwin.mapping.serving import ServingPlan
-from ultratwin.planning.front import pareto_front
+from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.serving_choice import predicted_s
 from ultratwin.planning.serving_mix import Load, Speculation
-from ultratwin.planning.serving_search import Axes, Plans, Points, search_plans, search_points, search_shares
+from ultratwin.planning.serving_search import (
+    Axes,
+    Plans,
+    Points,
+    role_front,
+    search_plans,
+    search_points,
+    search_shares,
+)
+from ultratwin.planning.serving_transfer import hand_over_s, queued_s
 from ultratwin.planning.slo import Slo, Slos
 from ultratwin.timing.serving import ServingSetting
-from ultratwin.workload.kv_cache import kv_bytes_per_token
 
 AGGREGATED: Final = "aggregated"
 DISAGGREGATED: Final = "disaggregated"
+ROUTED: Final = "routed"
+ATTENTION_EXPERTS: Final = "attention-experts"
+TARGET_DRAFT: Final = "target-draft"
 MODES: Final = (AGGREGATED, DISAGGREGATED)
+ROLES: Final = {
+    AGGREGATED: ("serve",),
+    DISAGGREGATED: ("prefill", "decode"),
+    ROUTED: ("serve", "serve"),
+    ATTENTION_EXPERTS: ("attention", "experts"),
+    TARGET_DRAFT: ("target", "draft"),
+}
+"""What replicas do in each way to deploy; the last three are for systems that are joined."""
 OBJECTIVES: Final = ("cost", "chips", "energy")
-_ROLE_FRONT: Final = 48
-"""Replicas of each role that are combined with each other."""
-_SPARE_FRAC: Final = 0.02
+_SHOWN_FRONT: Final = 24
+SPARE_FRAC: Final = 0.02
 """Load that is kept free, so that chance does not fill the last replica."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Replicas of one kind. `name`: "serve", "prefill" or "decode"; `request_rate`: the most that one takes [1/s]."""
+    """Replicas of one kind. `name`: of ROLES; `request_rate`: the most that one takes [1/s]."""
 
     name: str
+    system_id: str
+    precision: str
     plan: ServingPlan
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -55,7 +78,8 @@ class Deployment:
 
     chips: that serve; rented_chips: of whole nodes; request_rate: that is served [1/s]
     ttft_s, tpot_s: means; objectives: what each objective is compared with [s]; miss: worst of value over limit, at
-    least 1; usd_per_s: NaN where no price is known
+    least 1; usd_per_s: NaN where no price is known; transfer_s: a prompt's keys and values between replicas
+    system_id, precision: several, joined by " + ", where replicas lie on several
     """
 
     system_id: str
@@ -72,6 +96,7 @@ class Deployment:
     miss: float
     power_w: float
     usd_per_s: float
+    transfer_s: float = 0.0
 
     @property
     def tokens_per_s_per_chip(self) -> float:
@@ -105,9 +130,12 @@ class Deployment:
 
     def describe(self) -> str:
         """Replicas and their layouts in a few letters."""
-        several = len(self.roles) > 1
+        several, mixed = len(self.roles) > 1, len({each.system_id for each in self.roles}) > 1
         return " + ".join(
-            f"{each.replicas} x {each.plan.describe()}" + (f" {each.name}" if several else "") for each in self.roles
+            f"{each.replicas} x {each.plan.describe()}"
+            + (f" {each.name}" if several else "")
+            + (f" on {each.system_id}" if mixed else "")
+            for each in self.roles
         )
 
 
@@ -126,12 +154,30 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Table:
-    """Deployments as arrays [deployment]."""
+class Candidates:
+    """Replicas of one role on one system, [point]: what deployments are combined of.
+
+    usd_per_chip_s: NaN where unknown; max_chips: that the system has for all its roles
+    """
+
+    system: System
+    points: Points
+    usd_per_chip_s: float
+    max_chips: int
+
+    def some(self, at: NDArray[np.int64]) -> Candidates:
+        """Some of them, in that order."""
+        return dataclasses.replace(self, points=self.points.some(at))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Deployments as arrays [deployment]: `replicas` of each role; `objectives`: what each is compared with [s]."""
 
     miss: Array
     chips: Array
     rented: Array
+    usd: Array
     rate: Array
     power: Array
     ttft: Array
@@ -139,6 +185,17 @@ class _Table:
     replicas: tuple[Array, ...]
     late: NDArray[np.bool_]
     """Whether another objective than TPOT is missed."""
+    objectives: tuple[Array, ...]
+    moved: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """Deployments of one mode, and the candidates that each of their roles is of."""
+
+    mode: str
+    table: Table
+    sides: tuple[Candidates, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,21 +211,45 @@ class Deployed:
     rejected: dict[str, int]
 
 
-def aggregated_deployments(
-    setting: ServingSetting, system: System, points: Points, wanted: Wanted
-) -> tuple[_Table, list[Points]]:
+def aggregated_deployments(served: Candidates, wanted: Wanted) -> Ways:
     """Every point as a deployment of as many replicas as the load needs."""
-    state = points.state
+    state = served.points.state
     replicas = replicas_needed(state.request_rate, wanted.request_rate)
-    chips = replicas * points.num_chips
-    rate = state.request_rate * replicas if wanted.request_rate is None else np.full_like(chips, wanted.request_rate)
-    predicted = {slo.name: predicted_s(state, slo, wanted.load, wanted.slos.attainment) for slo in wanted.slos.each}
-    miss = _missed(predicted, wanted, state.ttft_s)
-    return _Table(
-        miss=np.maximum(miss, chips / wanted.max_chips), chips=chips,
-        rented=rented_chips(system, points.num_chips, replicas), rate=rate, power=state.power_w * replicas,
-        ttft=state.ttft_s, tpot=state.tpot_s, replicas=(replicas,), late=_late(predicted, wanted, state.ttft_s),
-    ), [points]  # fmt: skip
+    rate = state.request_rate * replicas if wanted.request_rate is None else _all(wanted.request_rate, replicas)
+    predicted = [predicted_s(state, slo, wanted.load, wanted.slos.attainment) for slo in wanted.slos.each]
+    table = deployment_table((served,), (replicas,), wanted, predicted, rate=rate, ttft=state.ttft_s, tpot=state.tpot_s)
+    return Ways(mode=AGGREGATED, table=table, sides=(served,))
+
+
+def _all(value: float, like: Array) -> Array:
+    return np.full(np.shape(like), value)
+
+
+def deployment_table(
+    sides: Sequence[Candidates], replicas: Sequence[Array], wanted: Wanted, predicted: Sequence[Array], *, rate: Array,
+    ttft: Array, tpot: Array, moved: Array | None = None,
+) -> Table:  # fmt: skip
+    """What deployments of some replicas of each role take and how they keep their objectives, [deployment].
+
+    Args:
+        predicted: what each objective is compared with [s]; rate: that is served [1/s]
+        ttft, tpot: means; moved: seconds between prefill and decode replicas
+    """
+    chips, rented, usd, power = (np.zeros(np.shape(rate)) for _ in range(4))
+    by_system: dict[str, tuple[Array, int]] = {}
+    for side, count in zip(sides, replicas, strict=True):
+        own = count * side.points.num_chips
+        whole = rented_chips(side.system, side.points.num_chips, count)
+        chips, rented, usd = chips + own, rented + whole, usd + whole * side.usd_per_chip_s
+        power = power + side.points.state.power_w * count
+        before, most = by_system.get(side.system.id, (np.zeros(()), side.max_chips))
+        by_system[side.system.id] = (before + own, most)
+    over = np.maximum.reduce([chips / wanted.max_chips, *(taken / most for taken, most in by_system.values())])
+    return Table(
+        miss=np.maximum(_missed(predicted, wanted, ttft), over), chips=chips, rented=rented, usd=usd, rate=rate,
+        power=power, ttft=ttft, tpot=tpot, replicas=tuple(replicas), late=_late(predicted, wanted, ttft),
+        objectives=tuple(predicted), moved=np.zeros_like(rate) if moved is None else moved,
+    )  # fmt: skip
 
 
 def replicas_needed(rate: Array, wanted: float | None) -> Array:
@@ -176,7 +257,7 @@ def replicas_needed(rate: Array, wanted: float | None) -> Array:
     if wanted is None:
         return np.ones_like(rate)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.maximum(np.ceil(wanted * (1.0 + _SPARE_FRAC) / np.maximum(rate, 1e-300)), 1.0))
+        return np.asarray(np.maximum(np.ceil(wanted * (1.0 + SPARE_FRAC) / np.maximum(rate, 1e-300)), 1.0))
 
 
 def rented_chips(system: System, chips: Array, replicas: Array) -> Array:
@@ -188,35 +269,20 @@ def rented_chips(system: System, chips: Array, replicas: Array) -> Array:
     return np.where(chips <= node, small, large)
 
 
-def _missed(predicted: dict[str, Array], wanted: Wanted, ttft: Array) -> Array:
+def _missed(predicted: Sequence[Array], wanted: Wanted, ttft: Array) -> Array:
     worst: Array = np.where(np.isfinite(ttft), 1.0, np.inf)
-    for slo in wanted.slos.each:
-        worst = np.maximum(worst, predicted[slo.name] / slo.limit_s)
+    for slo, value in zip(wanted.slos.each, predicted, strict=True):
+        worst = np.maximum(worst, value / slo.limit_s)
     return worst
 
 
-def _late(predicted: dict[str, Array], wanted: Wanted, ttft: Array) -> NDArray[np.bool_]:
+def _late(predicted: Sequence[Array], wanted: Wanted, ttft: Array) -> NDArray[np.bool_]:
     """Which deployments miss an objective other than TPOT."""
     late: NDArray[np.bool_] = ~np.isfinite(ttft)
-    for slo in wanted.slos.each:
+    for slo, value in zip(wanted.slos.each, predicted, strict=True):
         if slo.metric in ("ttft", "e2el"):
-            late = late | (predicted[slo.name] > slo.limit_s)
+            late = late | (value > slo.limit_s)
     return late
-
-
-def transfer_s(setting: ServingSetting, load: Load, ranks: Array, chips: Array) -> Array:
-    """Seconds that the keys and values of a prompt take from a prefill replica to a decode replica.
-
-    Equation: t = latency + bytes per token x prompt / (ranks x bandwidth of one)
-    Args: ranks: of the smaller of both; chips: of both together, which decide whether a scale-up domain holds them
-    """
-    pool = per_rank(setting.pool)
-    size = kv_bytes_per_token(setting.model, setting.formats.kv_bytes) * np.asarray(load.prompt_tokens)
-    inside = chips <= setting.pool.domain.size
-    speed = np.where(inside, np.asarray(pool.domain.bytes_per_s), np.asarray(pool.fabric.bytes_per_s))
-    speed = np.where(speed > 0, speed, np.maximum(np.asarray(pool.domain.bytes_per_s), 1.0))
-    latency = np.where(inside, np.asarray(pool.domain.latency_s), np.asarray(pool.fabric.latency_s))
-    return np.asarray(latency + size / (ranks * speed))
 
 
 def role_loads(load: Load) -> tuple[Load, Load]:
@@ -228,39 +294,59 @@ def role_loads(load: Load) -> tuple[Load, Load]:
     return prefill, decode
 
 
+def role_candidates(served: Candidates, wanted: Wanted) -> tuple[Candidates, Candidates]:
+    """Prefill and decode replicas of the plans of some candidates: of each the ones that are worth combining."""
+    found = []
+    for load, name in zip(role_loads(wanted.load), ("ttft_s", "tpot_s"), strict=True):
+        points = search_points(
+            served.points.setting, served.points.plans, load, wanted.speculation, burstiness=wanted.burstiness,
+            total_rate=wanted.request_rate,
+        )  # fmt: skip
+        side = dataclasses.replace(served, points=points)
+        found.append(side.some(role_front(points, getattr(points.state, name))))
+    return found[0], found[1]
+
+
+def every_pair(first: Candidates, second: Candidates) -> tuple[Candidates, Candidates]:
+    """Each of the first with each of the second, [pair]."""
+    counts = first.points.num_points, second.points.num_points
+    return first.some(np.repeat(np.arange(counts[0]), counts[1])), second.some(np.tile(np.arange(counts[1]), counts[0]))
+
+
 def disaggregated_deployments(
-    setting: ServingSetting, system: System, plans: Plans, wanted: Wanted
-) -> tuple[_Table, list[Points]]:
-    """Prefill and decode replicas apart: the best of each kind, combined in every pair, in the ratio that matches."""
-    first, second = role_loads(wanted.load)
-    sides = [
-        search_points(
-            setting, plans, each, wanted.speculation, burstiness=wanted.burstiness, total_rate=wanted.request_rate
-        )
-        for each in (first, second)
-    ]
-    chosen = [_role_front(sides[0], sides[0].state.ttft_s), _role_front(sides[1], sides[1].state.tpot_s)]
-    left, right = (np.repeat(chosen[0], len(chosen[1])), np.tile(chosen[1], len(chosen[0])))
-    prefill, decode = (_taken(sides[0], left), _taken(sides[1], right))
-    replicas = [replicas_needed(each.state.request_rate, wanted.request_rate) for each in (prefill, decode)]
+    prefill: Candidates, decode: Candidates, joins: Sequence[Join], wanted: Wanted, transfer_dtype: str = ""
+) -> Ways:
+    """Prefill and decode replicas apart, [pair]: candidate by candidate, in the ratio that matches."""
+    sides = (prefill, decode)
+    rates = [each.points.state.request_rate for each in sides]
+    replicas = [replicas_needed(each, wanted.request_rate) for each in rates]
     if wanted.request_rate is None:
         # so many of each that both serve the same rate: the smaller number is one
-        share = prefill.state.request_rate / decode.state.request_rate
+        share = rates[0] / rates[1]
         replicas = [np.maximum(np.round(1.0 / share), 1.0), np.maximum(np.round(share), 1.0)]
-    chips = replicas[0] * prefill.num_chips + replicas[1] * decode.num_chips
-    served = np.minimum(prefill.state.request_rate * replicas[0], decode.state.request_rate * replicas[1])
-    rate = served if wanted.request_rate is None else np.full_like(chips, wanted.request_rate)
-    moved = transfer_s(setting, wanted.load, np.minimum(prefill.num_chips, decode.num_chips), chips)
-    predicted = {slo.name: _both_s(prefill, decode, slo, wanted, moved) for slo in wanted.slos.each}
-    miss = _missed(predicted, wanted, prefill.state.ttft_s + decode.state.ttft_s)
-    return _Table(
-        miss=np.maximum(miss, chips / wanted.max_chips), chips=chips,
-        rented=rented_chips(system, prefill.num_chips, replicas[0])
-        + rented_chips(system, decode.num_chips, replicas[1]),
-        rate=rate, power=prefill.state.power_w * replicas[0] + decode.state.power_w * replicas[1],
-        ttft=prefill.state.ttft_s + moved, tpot=decode.state.tpot_s, replicas=(replicas[0], replicas[1]),
-        late=_late(predicted, wanted, prefill.state.ttft_s),
-    ), [prefill, decode]  # fmt: skip
+    served = np.minimum(rates[0] * replicas[0], rates[1] * replicas[1])
+    rate = served if wanted.request_rate is None else _all(wanted.request_rate, served)
+    return handed_over(sides, replicas, joins, wanted, rate, transfer_dtype)
+
+
+def handed_over(
+    sides: tuple[Candidates, Candidates], replicas: Sequence[Array], joins: Sequence[Join], wanted: Wanted, rate: Array,
+    transfer_dtype: str = "",
+) -> Ways:  # fmt: skip
+    """Deployments of so many prefill and decode replicas that serve a rate, [pair]."""
+    prefill, decode = (each.points for each in sides)
+    total = replicas[0] * prefill.num_chips + replicas[1] * decode.num_chips
+    moved = hand_over_s(
+        (prefill.setting, decode.setting), wanted.load, (prefill.num_chips, decode.num_chips), total, joins,
+        transfer_dtype,
+    )  # fmt: skip
+    moved = queued_s(moved, [rate / each for each in replicas])
+    predicted = [_both_s(prefill, decode, slo, wanted, moved) for slo in wanted.slos.each]
+    # decode replicas that are flooded make requests endless too
+    ttft = np.where(np.isfinite(decode.state.ttft_s), prefill.state.ttft_s + moved, np.inf)
+    table = deployment_table(sides, replicas, wanted, predicted, rate=rate, ttft=ttft, tpot=decode.state.tpot_s,
+                             moved=moved)  # fmt: skip
+    return Ways(mode=DISAGGREGATED, table=table, sides=sides)
 
 
 def _both_s(prefill: Points, decode: Points, slo: Slo, wanted: Wanted, moved: Array) -> Array:
@@ -272,32 +358,6 @@ def _both_s(prefill: Points, decode: Points, slo: Slo, wanted: Wanted, moved: Ar
         return first
     later = max(float(np.ravel(wanted.load.output_tokens)[0]) - 1.0, 0.0)
     return first + later * predicted_s(decode.state, dataclasses.replace(slo, metric="tpot"), wanted.load, share)
-
-
-def _role_front(points: Points, time_s: Array) -> NDArray[np.int64]:
-    """Replicas of a role that none beats in both its time and its requests per chip, evenly thinned out."""
-    front = pareto_front(np.stack([time_s, points.num_chips / np.maximum(points.state.request_rate, 1e-300)]))
-    if len(front) > _ROLE_FRONT:
-        front = front[np.unique(np.linspace(0, len(front) - 1, _ROLE_FRONT).round().astype(np.int64))]
-    return front
-
-
-def _taken(points: Points, at: NDArray[np.int64]) -> Points:
-    """Some of the points, in that order."""
-    state = points.state
-
-    def some(value: Array) -> Array:
-        value = np.asarray(value)
-        return value[..., at] if value.ndim and value.shape[-1] == points.num_points else value
-
-    mix = dataclasses.replace(
-        state.mix, **{each.name: some(getattr(state.mix, each.name)) for each in dataclasses.fields(state.mix)}
-    )
-    fields = {each.name: some(getattr(state, each.name)) for each in dataclasses.fields(state) if each.name != "mix"}
-    return dataclasses.replace(
-        points, state=dataclasses.replace(state, **fields, mix=mix), plan_index=points.plan_index[at],
-        num_chips=points.num_chips[at],
-    )  # fmt: skip
 
 
 def deployments(
@@ -314,21 +374,34 @@ def deployments(
                      num_candidates=plans.num_candidates, rejected=plans.rejected)  # fmt: skip
     if not len(plans.num_ranks):
         return empty
-    found: list[tuple[str, _Table, list[Points]]] = []
+    found: list[Ways] = []
     count = 0
-    if AGGREGATED in modes:
-        points = search_points(
-            setting, plans, wanted.load, wanted.speculation, burstiness=wanted.burstiness,
-            total_rate=wanted.request_rate,
-        )  # fmt: skip
-        count += points.num_points
-        found.append((AGGREGATED, *aggregated_deployments(setting, system, points, wanted)))
-    if DISAGGREGATED in modes and float(np.ravel(wanted.load.output_tokens)[0]) > 1:
-        table, sides = disaggregated_deployments(setting, system, plans, wanted)
-        count += 2 * points_of(plans) + len(table.miss)
-        if len(table.miss):
-            found.append((DISAGGREGATED, table, sides))
-    return _summary(setting, system, wanted, found, dataclasses.replace(empty, num_points=count))
+    served = None
+    if AGGREGATED in modes or DISAGGREGATED in modes:
+        served = served_candidates(setting, system, plans, wanted)
+    if served is not None and AGGREGATED in modes:
+        count += served.points.num_points
+        found.append(aggregated_deployments(served, wanted))
+    if served is not None and DISAGGREGATED in modes and several_tokens(wanted.load):
+        pair = every_pair(*role_candidates(served, wanted))
+        ways = disaggregated_deployments(*pair, own_joins(system, 2), wanted)
+        count += 2 * points_of(plans) + len(ways.table.miss)
+        if len(ways.table.miss):
+            found.append(ways)
+    return _summary(wanted, found, dataclasses.replace(empty, num_points=count))
+
+
+def served_candidates(setting: ServingSetting, system: System, plans: Plans, wanted: Wanted) -> Candidates:
+    """Replicas that do everything, at every load that is looked at."""
+    points = search_points(
+        setting, plans, wanted.load, wanted.speculation, burstiness=wanted.burstiness, total_rate=wanted.request_rate
+    )
+    return Candidates(system=system, points=points, usd_per_chip_s=wanted.usd_per_chip_s, max_chips=wanted.max_chips)
+
+
+def several_tokens(load: Load) -> bool:
+    """Whether answers have tokens to decode."""
+    return float(np.ravel(load.output_tokens)[0]) > 1
 
 
 def points_of(plans: Plans) -> int:
@@ -336,47 +409,44 @@ def points_of(plans: Plans) -> int:
     return len(plans.num_ranks) * len(search_shares(len(plans.num_ranks)))
 
 
-def _summary(
-    setting: ServingSetting, system: System, wanted: Wanted, found: list[tuple[str, _Table, list[Points]]],
-    empty: Deployed,
-) -> Deployed:  # fmt: skip
+def _summary(wanted: Wanted, found: Sequence[Ways], empty: Deployed) -> Deployed:
     best: dict[str, Deployment] = {}
     nearest: Deployment | None = None
     front: list[Deployment] = []
-    for mode, table, sides in found:
-
-        def one(at: int, mode: str = mode, table: _Table = table, sides: list[Points] = sides) -> Deployment:
-            return _deployment(setting, system, wanted, mode, table, sides, at)
-
+    for ways in found:
         for goal in OBJECTIVES:
-            at = _best(table, wanted, goal)
+            at = best_of(ways.table, wanted, goal)
             if at is not None:
-                option = one(at)
+                option = deployment_of(ways, wanted, at)
                 known = best.get(goal)
                 if known is None or _key(option, goal) < _key(known, goal):
                     best[goal] = option
-        if np.isfinite(table.miss).any():
-            within = np.where(table.miss <= 1.05 * table.miss.min(), table.chips, np.inf)
-            close = one(int(np.lexsort((table.miss, within))[0]))
+        close = nearest_of(ways, wanted)
+        if close is not None:
             nearest = close if nearest is None or close.miss < nearest.miss else nearest
-        front += [one(int(at)) for at in _front(table)]
+        front += [deployment_of(ways, wanted, int(at)) for at in _front(ways.table)]
     return dataclasses.replace(
-        empty,
-        best=best,
-        nearest=nearest,
-        front=tuple(front),
-        by_attainment=_by_attainment(setting, system, wanted, found),
+        empty, best=best, nearest=nearest, front=tuple(front), by_attainment=_by_attainment(wanted, found)
     )
+
+
+def nearest_of(ways: Ways, wanted: Wanted) -> Deployment | None:
+    """Of what misses the objectives hardly more than the best does, the one with the fewest chips."""
+    table = ways.table
+    if not np.isfinite(table.miss).any():
+        return None
+    within = np.where(table.miss <= 1.05 * table.miss.min(), table.chips, np.inf)
+    return deployment_of(ways, wanted, int(np.lexsort((table.miss, within))[0]))
 
 
 def _key(option: Deployment, goal: str) -> tuple[float, float, float]:
     return option.value(goal), float(option.chips), option.tpot_s
 
 
-def _best(table: _Table, wanted: Wanted, goal: str) -> int | None:
+def best_of(table: Table, wanted: Wanted, goal: str) -> int | None:
     """The deployment that keeps all objectives and is least in the goal; per request served where no load is given."""
-    amount = {"cost": table.rented * wanted.usd_per_chip_s, "chips": table.chips, "energy": table.power}[goal]
-    if goal == "cost" and not wanted.usd_per_chip_s >= 0:
+    amount = {"cost": table.usd, "chips": table.chips, "energy": table.power}[goal]
+    if goal == "cost" and np.isnan(amount).any():
         amount = table.rented
     per = amount / np.maximum(table.rate, 1e-300) if wanted.request_rate is None else amount
     per = np.where(table.miss <= 1.0, per, np.inf)
@@ -384,84 +454,63 @@ def _best(table: _Table, wanted: Wanted, goal: str) -> int | None:
     return at if np.isfinite(per[at]) else None
 
 
-def _front(table: _Table) -> NDArray[np.int64]:
+def _front(table: Table) -> NDArray[np.int64]:
     """Deployments that none beats in tokens/s/chip and tokens/s/user, of those whose first tokens are not late."""
     alive = np.isfinite(table.ttft) & np.isfinite(table.miss) & ~table.late
     # what differs by less than a hundredth is the same
     slow = np.where(alive, np.round(np.log(np.maximum(table.tpot, 1e-9)), 2), np.inf)
     found = pareto_front(np.stack([slow, table.chips / np.maximum(table.rate, 1e-300)]))
-    most = 24
-    if len(found) > most:
-        found = found[np.unique(np.linspace(0, len(found) - 1, most).round().astype(np.int64))]
-    return found
+    return thinned(found, _SHOWN_FRONT)
 
 
-def _by_attainment(
-    setting: ServingSetting, system: System, wanted: Wanted, found: list[tuple[str, _Table, list[Points]]]
-) -> tuple[tuple[float, Deployment | None], ...]:
+def _by_attainment(wanted: Wanted, found: Sequence[Ways]) -> tuple[tuple[float, Deployment | None], ...]:
     """The fewest chips if half, nine tenths or all but one in a hundred of the requests must keep the objectives."""
+    alike = [each for each in found if each.mode == AGGREGATED]
     rows: list[tuple[float, Deployment | None]] = []
-    for share in (0.5, 0.9, 0.99):
+    for share in (0.5, 0.9, 0.99) if wanted.slos.per_request and alike else ():
         asked = dataclasses.replace(wanted, slos=dataclasses.replace(wanted.slos, attainment=share))
         best: Deployment | None = None
-        for mode, _, sides in found:
-            if mode != AGGREGATED or not wanted.slos.per_request:
-                continue
-            again, _ = aggregated_deployments(setting, system, sides[0], asked)
-            at = _best(again, asked, "chips")
+        for ways in alike:
+            again = aggregated_deployments(ways.sides[0], asked)
+            at = best_of(again.table, asked, "chips")
             if at is not None:
-                option = _deployment(setting, system, asked, mode, again, sides, at)
+                option = deployment_of(again, asked, at)
                 best = option if best is None or _key(option, "chips") < _key(best, "chips") else best
-        if wanted.slos.per_request and any(mode == AGGREGATED for mode, *_ in found):
-            rows.append((share, best))
+        rows.append((share, best))
     return tuple(rows)
 
 
-def _deployment(
-    setting: ServingSetting, system: System, wanted: Wanted, mode: str, table: _Table, sides: list[Points], at: int
-) -> Deployment:
-    names = ("serve",) if mode == AGGREGATED else ("prefill", "decode")
+def deployment_of(ways: Ways, wanted: Wanted, at: int) -> Deployment:
+    """One row of a table as a value."""
+    table = ways.table
     roles = tuple(
-        _role(name, side, int(count[at]), at) for name, side, count in zip(names, sides, table.replicas, strict=True)
+        _role(name, side, int(count[at]), at)
+        for name, side, count in zip(ROLES[ways.mode], ways.sides, table.replicas, strict=True)
     )
     rate = float(table.rate[at])
-    moved = 0.0
-    if mode == DISAGGREGATED:
-        least = np.minimum(sides[0].num_chips[at : at + 1], sides[1].num_chips[at : at + 1])
-        moved = float(transfer_s(setting, wanted.load, least, table.chips[at : at + 1])[0])
-    one = [_taken(side, np.array([at])) for side in sides]
-    values = tuple(
-        (
-            str(slo),
-            float(
-                (
-                    predicted_s(one[0].state, slo, wanted.load, wanted.slos.attainment)
-                    if mode == AGGREGATED
-                    else _both_s(one[0], one[1], slo, wanted, np.array([moved]))
-                )[0]
-            ),
-        )
-        for slo in wanted.slos.each
-    )
+    values = tuple((str(slo), float(value[at])) for slo, value in zip(wanted.slos.each, table.objectives, strict=True))
     return Deployment(
-        system_id=system.id, precision=setting.formats.name, mode=mode, roles=roles, chips=int(table.chips[at]),
-        rented_chips=int(table.rented[at]), request_rate=rate,
+        system_id=" + ".join(dict.fromkeys(role.system_id for role in roles)),
+        precision=" + ".join(dict.fromkeys(role.precision for role in roles)), mode=ways.mode, roles=roles,
+        chips=int(table.chips[at]), rented_chips=int(table.rented[at]), request_rate=rate,
         output_tokens_per_s=rate * float(np.ravel(wanted.load.output_tokens)[0]), ttft_s=float(table.ttft[at]),
         tpot_s=float(table.tpot[at]), objectives=values, miss=float(table.miss[at]), power_w=float(table.power[at]),
-        usd_per_s=float(table.rented[at]) * wanted.usd_per_chip_s,
+        usd_per_s=float(table.usd[at]), transfer_s=float(table.moved[at]),
     )  # fmt: skip
 
 
-def _role(name: str, side: Points, replicas: int, at: int) -> Role:
-    index = int(side.plan_index[at])
-    limits = side.plans.limits
+def _role(name: str, side: Candidates, replicas: int, at: int) -> Role:
+    points = side.points
+    index, limits = int(points.plan_index[at]), points.plans.limits
     return Role(
         name=name,
-        plan=side.plans.plan.at(index),
+        system_id=side.system.id,
+        precision=points.setting.formats.name,
+        plan=points.plans.plan.at(index),
         max_num_seqs=int(np.ravel(limits.max_num_seqs)[0]),
         max_num_batched_tokens=int(np.asarray(limits.max_num_batched_tokens)[index]),
         replicas=replicas,
-        chips=int(side.num_chips[at]),
-        request_rate=float(side.state.request_rate[at]),
-        running=float(side.state.running[at]),
+        chips=int(points.num_chips[at]),
+        request_rate=float(points.state.request_rate[at]),
+        running=float(points.state.running[at]),
     )

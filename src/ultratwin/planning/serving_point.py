@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ from ultratwin.planning.serving_power import iteration_joules, replica_power_w
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.timing.serving.iteration import (
     decode_attention_s,
+    eager_s,
     head_s,
     host_s,
     prefill_attention_s,
@@ -115,13 +116,26 @@ def _gamma_quantile(mean: Array, variance: Array, quantile: float) -> Array:
     return np.where(np.isfinite(mean), found, mean)
 
 
+class Split(Protocol):
+    """Part of each iteration on chips of their own: experts apart from attention, a draft apart from its target."""
+
+    def nodes(
+        self, served: Served, plan: ServingPlan, load: Array, decoding: Array, chunk: Array
+    ) -> tuple[Array, Array]:
+        """As `iteration_nodes`, of both sides together."""
+
+    def idle_w(self) -> Array:
+        """Watts of the other side while it waits, [candidate]."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What is the same for all candidates of a question: the setting, what is asked for, and drafts."""
+    """What is the same for all candidates of a question: the setting, what is asked for, drafts, what is elsewhere."""
 
     setting: ServingSetting
     load: Load
     speculation: Speculation = NO_DRAFTS
+    split: Split | None = None
 
 
 def closed_loop(served: Served, plan: ServingPlan, limits: BatchLimits, concurrency: Number) -> SteadyState:
@@ -132,14 +146,24 @@ def closed_loop(served: Served, plan: ServingPlan, limits: BatchLimits, concurre
         served: setting, load, drafts; plan, limits: of the replica
         concurrency: requests under way, of the replica, [candidate]
     """
-    request_s = float(served.setting.engine.request_s)
+    request_s, late = float(served.setting.engine.request_s), _late_iterations(served)
     delayed = request_s > 0 and served.setting.engine.policy != "static"
-    away = np.where(delayed, 1.0, 0.0) + 0.0 * np.atleast_1d(np.asarray(concurrency, dtype=np.float64))
+    asked = np.atleast_1d(np.asarray(concurrency, dtype=np.float64))
+    away = np.where(delayed, 1.0, 0.0) + late * (1.0 - 1.0 / np.maximum(asked, 1.0))
     found = _closed(served, plan, limits, concurrency, away)
-    longer = np.ceil(request_s / found.iteration_s - 1e-9)
-    if delayed and np.any(longer > away):
-        found = _closed(served, plan, limits, concurrency, np.maximum(longer, away))
+    # on its way it sees so many iterations that only decode, unless one with prompts lasts until it is there
+    several = np.ceil(request_s / found.decode_s - 1e-9)
+    prompts = np.clip(1.0 - found.mix.weight[0] / found.mix.weight.sum(axis=0), 1e-9, 1.0)
+    longer = (1.0 - (1.0 - prompts) ** several) / prompts - 1.0
+    if delayed and np.any(longer > 0):
+        found = _closed(served, plan, limits, concurrency, away + np.maximum(longer, 0.0))
     return found
+
+
+def _late_iterations(served: Served) -> float:
+    """Iterations that a request waits for because an engine chooses a batch while the one before runs."""
+    engine = served.setting.engine
+    return 1.0 if engine.overlaps_host and engine.policy != "static" else 0.0
 
 
 def _closed(served: Served, plan: ServingPlan, limits: BatchLimits, concurrency: Number, away: Array) -> SteadyState:
@@ -156,13 +180,13 @@ def _closed(served: Served, plan: ServingPlan, limits: BatchLimits, concurrency:
     rate, steps = stages * mix.ended / times.cycle_s, np.maximum(decode_steps(served.load, served.speculation), 1.0)
     # alone, nobody's iteration has to end first
     request_s = float(served.setting.engine.request_s)
-    apart = others * times.mean_s + (1.0 - others) * np.minimum(request_s, times.mean_s)
-    beyond, before = (asked - running) / rate, away * apart + times.queued_s
+    beyond = (asked - running) / rate
+    before = others * away * times.mean_s + (1.0 - others) * request_s + times.queued_s
     return _state(
         served, mix, times,
         _Stay(
             rate=rate, running=running, before_s=before, own_s=times.own_s, beyond_s=beyond, whole_s=running / rate,
-            least_s=away * np.minimum(times.least_s, apart), busy=1.0, sustainable=np.full_like(rate, np.nan),
+            least_s=np.minimum(away * times.least_s, before), busy=1.0, sustainable=np.full_like(rate, np.nan),
             variance=away * times.variance + beyond**2 / 12.0 + times.own_variance + times.queued_s * times.own_s,
             tpot_variance=others * times.variance / steps / served.speculation.accepted**2,
         ),
@@ -255,7 +279,8 @@ def _open_state(
     most, request_s = np.maximum(limits.most_running(served.load), 1e-9), float(served.setting.engine.request_s)
     steps = decode_steps(served.load, served.speculation)
     queue = _prompt_queue(served, mix, times, mix.ended / times.cycle_s, burstiness)
-    stay = queue.before_s + times.alone_s + queue.beside_s + steps * times.step_s
+    late = _late_iterations(served) * times.mean_s * (1.0 - np.exp(-rate * (times.alone_s + steps * times.step_s)))
+    stay = queue.before_s + late + times.alone_s + queue.beside_s + steps * times.step_s
     running = np.minimum(rate * stay, most)
     use, slots = np.minimum(running / most, 1.0), np.maximum(most, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -267,7 +292,7 @@ def _open_state(
     return _state(
         served, mix, times,
         _Stay(
-            rate=rate, running=running, before_s=request_s + queue.before_s, own_s=times.alone_s + queue.beside_s,
+            rate=rate, running=running, before_s=request_s + queue.before_s + late, own_s=times.alone_s + queue.beside_s,
             beyond_s=waited, whole_s=request_s + stay, least_s=request_s,
             variance=queue.variance + np.where(np.isfinite(waited), waited, 0.0) ** 2,
             tpot_variance=queue.decode_variance / later**2 + wobble,
@@ -356,9 +381,16 @@ def _times(served: Served, plan: ServingPlan, limits: BatchLimits, mix: Mix) -> 
     several = np.maximum(np.ceil(mix.load / budget), 1.0) if apart else np.ones_like(mix.load)
     decoding = np.where((mix.load > 0) & apart, 0.0, mix.decoding)
     seconds, joules = iteration_nodes(served, plan, mix.load / several, decoding, mix.chunk)
-    host = np.asarray(host_s(setting.engine, decoding + mix.load / several / np.maximum(mix.chunk, 1.0)))
-    whole = np.array(np.maximum(seconds, host) if setting.engine.overlaps_host else seconds + host)
+    sequences = decoding + mix.load / several / np.maximum(mix.chunk, 1.0)
+    host = np.asarray(host_s(setting.engine, plan, sequences))
+    launch = np.where(mix.load / several > setting.engine.captured_tokens, eager_s(setting), 0.0)
+    if setting.engine.overlaps_host:
+        whole = np.array(np.maximum(seconds, host + launch))
+    else:
+        whole = np.array(np.maximum(seconds, launch) + host)
     idle = np.asarray(replica_power_w(setting.pool, plan)["idle_frac"])
+    if served.split is not None:
+        idle = idle + np.resize(served.split.idle_w(), np.shape(mix.decoding))
     joules = np.array(joules + np.maximum(whole - seconds, 0.0) * idle)
     # without decoding sequences the engine rests where it would only decode: for as long as a prompt takes
     rests, weight = mix.decoding <= 0, mix.weight * several
@@ -393,6 +425,19 @@ def iteration_nodes(
         load: prompt tokens; decoding: sequences that decode, [node, candidate]
         chunk: prompt tokens of one request in an iteration, [candidate]
     """
+    if served.split is not None:
+        return served.split.nodes(served, plan, load, decoding, chunk)
+    setting, drafts = served.setting, served.speculation
+    parts = node_parts(served, plan, load, decoding, chunk)
+    if drafts.num_tokens:
+        parts["draft"] = np.where(decoding > 0, draft_s(setting, plan, decoding.max(axis=0), drafts), 0.0)
+    watts = replica_power_w(setting.pool, plan)
+    seconds: Array = np.asarray(sum(parts.values()))
+    return seconds, iteration_joules(parts, watts, load + drafts.computed * decoding)
+
+
+def node_parts(served: Served, plan: ServingPlan, load: Array, decoding: Array, chunk: Array) -> dict[str, Array]:
+    """Seconds of some iterations on the device by cause, drafts left out, [node, candidate]."""
     setting, drafts = served.setting, served.speculation
     nodes, count = load.shape
     tokens = load + drafts.computed * decoding
@@ -409,11 +454,7 @@ def iteration_nodes(
     parts["attention, prompts"] = chunks * prefill_attention_s(setting, plan, chunk, before)
     samples = decoding * drafts.computed + load / np.maximum(served.load.new_tokens, 1.0)
     parts["output head"] = np.reshape(head_s(setting, wide, samples.ravel()), (nodes, count))
-    if drafts.num_tokens:
-        parts["draft"] = np.where(decoding > 0, draft_s(setting, plan, most, drafts), 0.0)
-    watts = replica_power_w(setting.pool, plan)
-    seconds: Array = np.asarray(sum(parts.values()))
-    return seconds, iteration_joules(parts, watts, tokens)
+    return parts
 
 
 def draft_s(setting: ServingSetting, plan: ServingPlan, sequences: Number, speculation: Speculation) -> Number:

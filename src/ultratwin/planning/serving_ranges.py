@@ -49,12 +49,44 @@ class ServingRanges:
     spread: tuple[tuple[str, float], ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingSamples:
+    """What `ServingRanges` has, for every sample of the uncertain facts: [1 + sample], the first one expected."""
+
+    ttft_s: Array
+    tpot_s: Array
+    e2e_s: Array
+    request_rate: Array
+    output_tokens_per_s: Array
+    power_w: Array | float
+    energy_j_per_token: Array
+    cost_usd_per_mtoken: dict[str, Array]
+    factor: Array
+    spread: tuple[tuple[str, float], ...]
+
+
 def serving_ranges(
     question: ServingQuestion, served: Served, system: System, plan: ServingPlan, limits: BatchLimits,
     point: SteadyState,
 ) -> ServingRanges:  # fmt: skip
     """Ranges of a replica's steady state."""
-    sampler = Sampler(question.seed)
+    found = serving_samples(question, served, system, plan, limits, point, Sampler(question.seed))
+    return ServingRanges(
+        **{name: _range(getattr(found, name)) for name in ("ttft_s", "tpot_s", "e2e_s", "request_rate")},
+        output_tokens_per_s=_range(found.output_tokens_per_s),
+        power_w=range_of(found.power_w),
+        energy_j_per_token=_range(found.energy_j_per_token),
+        cost_usd_per_mtoken={offer: _range(cost) for offer, cost in found.cost_usd_per_mtoken.items()},
+        factor=range_of(found.factor),
+        spread=found.spread,
+    )
+
+
+def serving_samples(
+    question: ServingQuestion, served: Served, system: System, plan: ServingPlan, limits: BatchLimits,
+    point: SteadyState, sampler: Sampler,
+) -> ServingSamples:  # fmt: skip
+    """A replica's steady state with every uncertain fact as a sampler draws it: NUM_SAMPLES of them."""
     pool = sampled_setting(cast("Any", served.setting), system, sampler).pool
     setting = ServingSetting(
         model=served.setting.model, pool=pool, formats=served.setting.formats, engine=served.setting.engine
@@ -71,15 +103,10 @@ def serving_ranges(
     regional = loader.entry("regions", question.region).figures
     energy = power * sampler.fact(f"PUE ({question.region})", regional, "pue") / tokens
     chips = float(plan.num_ranks) / pool.ranks_per_chip
-    return ServingRanges(
-        **{name: _range(one[name]) for name in ("ttft_s", "tpot_s", "e2e_s", "request_rate")},
-        output_tokens_per_s=_range(tokens),
-        power_w=range_of(power),
-        energy_j_per_token=_range(energy),
-        cost_usd_per_mtoken=_costs(question, system, chips, tokens, sampler),
-        factor=range_of(cycle),
-        spread=spread,
-    )
+    return ServingSamples(
+        **one, output_tokens_per_s=tokens, power_w=power, energy_j_per_token=np.asarray(energy),
+        cost_usd_per_mtoken=_costs(question, system, chips, tokens, sampler), factor=cycle, spread=spread,
+    )  # fmt: skip
 
 
 def _factors(served: Served, plan: ServingPlan, point: SteadyState) -> tuple[Array, Array]:
@@ -143,14 +170,14 @@ def _drawn_power(served: Served, system: System, point: SteadyState, sampler: Sa
 
 def _costs(
     question: ServingQuestion, system: System, chips: float, tokens: Array, sampler: Sampler
-) -> dict[str, Range]:
+) -> dict[str, Array]:
     prices = serving_prices(system.id, question.price_usd_per_chip_s)
     found = {}
     for offer, price in prices.usd_per_chip_s.items():
         drawn: Array | float = price
         if offer in prices.facts:
             drawn = sampler.fact(f"{system.id} price {offer}", prices.facts, offer) / np.asarray(prices.facts_chips)
-        found[offer] = _range(chips * np.asarray(drawn) / tokens * 1e6)
+        found[offer] = np.asarray(chips * np.asarray(drawn) / tokens * 1e6)
     return found
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ultratwin.hardware.chip import Array
 from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.serving import ServingPlan, kv_capacity_tokens, weight_bytes
+from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.search import divisors
 from ultratwin.planning.serving_mix import BatchLimits, Load, Speculation
 from ultratwin.planning.serving_point import Served, SteadyState, open_states
@@ -28,6 +29,8 @@ SHARES: Final = np.concatenate([np.geomspace(0.002, 0.2, 20), np.linspace(0.22, 
 """Loads that every replica is looked at under, as shares of the most requests that an iteration can end."""
 _MANY: Final = ((120, 1), (480, 2), (10**9, 4))
 """Plans, and how many of the loads are left out for so many: every second, three of four."""
+ROLE_FRONT: Final = 48
+"""Replicas of each role that are combined with each other."""
 TOKEN_BUDGETS: Final = (2048, 4096, 8192, 16384)
 HEADS: Final = "attention heads, or their groups, do not divide among the tensor-parallel ranks"
 LAYERS: Final = "more pipeline stages than layers"
@@ -39,13 +42,17 @@ CACHE: Final = "not one request's keys and values fit beside the weights"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axes:
-    """What a search is free in. `sizes`: ranks of a replica; fixed sizes of the plan by their name in ServingPlan."""
+    """What a search is free in. `sizes`: ranks of a replica; fixed sizes of the plan by their name in ServingPlan.
+
+    `groups`: whether attention may have several groups even where they share no experts with each other
+    """
 
     sizes: tuple[int, ...]
     fixed: Mapping[str, int] = dataclasses.field(default_factory=dict)
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     memory_utilization_frac: float | None = None
+    groups: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,29 @@ class Points:
     def num_points(self) -> int:
         """How many steady states were computed."""
         return len(self.plan_index)
+
+    def some(self, at: NDArray[np.int64]) -> Points:
+        """Some of the points, in that order."""
+        state = self.state
+
+        def some(value: Array) -> Array:
+            value = np.asarray(value)
+            return value[..., at] if value.ndim and value.shape[-1] == self.num_points else value
+
+        mix = dataclasses.replace(
+            state.mix, **{each.name: some(getattr(state.mix, each.name)) for each in dataclasses.fields(state.mix)}
+        )
+        fields = {e.name: some(getattr(state, e.name)) for e in dataclasses.fields(state) if e.name != "mix"}
+        return dataclasses.replace(
+            self, state=dataclasses.replace(state, **fields, mix=mix), plan_index=self.plan_index[at],
+            num_chips=self.num_chips[at],
+        )  # fmt: skip
+
+
+def role_front(points: Points, time_s: Array) -> NDArray[np.int64]:
+    """Replicas of a role that none beats in both its time and its requests per chip, evenly thinned out."""
+    front = pareto_front(np.stack([time_s, points.num_chips / np.maximum(points.state.request_rate, 1e-300)]))
+    return thinned(front, ROLE_FRONT)
 
 
 def replica_sizes(pool: Pool, most: int) -> tuple[int, ...]:
@@ -121,7 +151,9 @@ def search_plans(setting: ServingSetting, axes: Axes, load: Load) -> Plans:
 def _columns(model: Model, axes: Axes) -> dict[str, NDArray[np.int64]]:
     """Every combination of sizes whose product is a replica's, as arrays."""
     experts = num_experts(model)
-    shared = experts > 1 or any(isinstance(each.attention, LatentAttention) for each in model.layer_kinds())
+    shared = (
+        axes.groups or experts > 1 or any(isinstance(each.attention, LatentAttention) for each in model.layer_kinds())
+    )
     budgets = TOKEN_BUDGETS if axes.max_num_batched_tokens is None else (axes.max_num_batched_tokens,)
 
     def tried(name: str, values: Sequence[int]) -> Sequence[int]:

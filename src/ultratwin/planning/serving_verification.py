@@ -151,7 +151,7 @@ def _transfer(system: System, served: Served, option: Deployment) -> Transfer:
     return Transfer(
         kv_bytes_per_token=kv_bytes_per_token(served.setting.model, served.setting.formats.kv_bytes),
         bytes_per_s=max(float(np.ravel(link.bytes_per_s)[0]), 1.0) * ranks,
-        latency_s=float(np.ravel(link.latency_s)[0]),
+        latency_s=float(np.ravel(link.latency_s)[0]) + float(served.setting.engine.handover_s),
     )
 
 

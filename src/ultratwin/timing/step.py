@@ -46,6 +46,8 @@ _OF_LAYER: Final = {
     "weight sharding communication": "shard",
     "host launches": "host",
 }
+_OF_MICRO_BATCH: Final = ("embedding, head, uneven stages", "host launches", "pipeline hand-over")
+"""What is in `StepTimes.once` and yet comes with every micro-batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +75,16 @@ class StepTimes:
             for cause in CAUSES
         }
 
-    def weighted_s(self, weight: Mapping[str, Number]) -> Number:
-        """Sum over causes of weight x seconds: energy, say, where a weight is the power that a cause draws."""
+    def weighted_s(self, weight: Mapping[str, Number], most: Number = np.inf) -> Number:
+        """Sum over causes of weight x seconds: energy, say, where a weight is the power that a cause draws.
+
+        most: no micro-batch weighs more than that per second, as a chip's power limit holds over milliseconds.
+        """
         layer: Number = sum(weight[cause] * getattr(self.layer, name) for cause, name in _OF_LAYER.items())
-        once: Number = sum(weight[cause] * seconds for cause, seconds in self.once.items())
-        return self.num_layers * layer + once
+        repeated: Number = sum(weight[cause] * self.once[cause] for cause in _OF_MICRO_BATCH)
+        once: Number = sum(weight[cause] * self.once[cause] for cause in self.once if cause not in _OF_MICRO_BATCH)
+        seconds = self.num_layers * self.layer.total + sum(self.once[cause] for cause in _OF_MICRO_BATCH)
+        return np.minimum(self.num_layers * layer + repeated, most * seconds) + once
 
 
 def plan_stages(model: Model, tables: OperatorTables, profile: Profile, plan: Plan) -> Stages:

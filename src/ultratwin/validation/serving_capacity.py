@@ -108,7 +108,7 @@ def _seconds(setting: ServingSetting, plan: ServingPlan, batch: Floats, run: Ser
     attending = np.asarray(decode_attention_s(setting, plan, batch, context)) + np.asarray(
         head_s(setting, plan, batch + prompts)
     )
-    host = np.asarray(host_s(engine, batch))
+    host = np.asarray(host_s(engine, plan, batch))
 
     def with_host(device: Floats) -> Floats:
         both: Floats = np.maximum(device, host) if engine.overlaps_host else device + host

@@ -56,8 +56,7 @@ def served_times(run: ServingRun, tables: Tables, requests: Requests) -> Times:
         return times_of(_disaggregated(run, run.prefill, tables, requests), requests)
     limits = engine_limits(run, run.decode, requests)
     served = simulate(_table(run, run.decode, limits, requests, tables), limits, requests, seed=SEED)
-    found = times_of(served, requests)
-    return scheduled_ahead(found) if run.engine.overlaps_host else found
+    return times_of(served, requests)
 
 
 def _disaggregated(run: ServingRun, prefill: Side, tables: Tables, requests: Requests) -> Served:
@@ -77,7 +76,7 @@ def _disaggregated(run: ServingRun, prefill: Side, tables: Tables, requests: Req
     transfer = Transfer(
         kv_bytes_per_token=kv_bytes_per_token(run.model, run.formats.kv_bytes),
         bytes_per_s=max(senders * float(np.ravel(link.bytes_per_s)[0]), 1.0),
-        latency_s=float(np.ravel(link.latency_s)[0]),
+        latency_s=float(np.ravel(link.latency_s)[0]) + float(run.engine.handover_s),
     )
     fleet = Fleet(replicas=pools[0], decode=pools[1], transfer=transfer)
     return simulate_fleet(fleet, requests, seed=SEED)
@@ -114,19 +113,6 @@ def times_of(served: Served, requests: Requests) -> Times:
         gap_s=served.gap_seconds[seen],
         gap_count=served.gap_counts[seen].astype(np.float64),
     )
-
-
-def scheduled_ahead(times: Times) -> Times:
-    """Times of an engine that schedules an iteration while the one before it runs.
-
-    A request that comes while the engine works can't join the next iteration, which is scheduled already, but the one
-    after it: it waits for one iteration more, which lasts about as long as the time between its own tokens.
-    """
-    begun = np.searchsorted(np.sort(times.sent_s), times.sent_s, side="left")
-    ended = np.searchsorted(np.sort(times.finish_s), times.sent_s, side="right")
-    iteration_s = (times.finish_s - times.first_s) / np.maximum(times.output_tokens - 1, 1)
-    lag_s = np.where(begun > ended, iteration_s, 0.0)
-    return dataclasses.replace(times, first_s=times.first_s + lag_s, finish_s=times.finish_s + lag_s)
 
 
 def engine_limits(run: ServingRun, side: Side, requests: Requests) -> EngineLimits:

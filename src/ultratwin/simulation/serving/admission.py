@@ -7,7 +7,7 @@ from ultratwin.simulation.serving.compiled import compiled, inlined
 from ultratwin.simulation.serving.holding import begin_decode, hold
 from ultratwin.simulation.serving.lists import append, first_waiting, unlink
 from ultratwin.simulation.serving.prefix_cache import find_prefix, register, take_blocks, use_prefix
-from ultratwin.simulation.serving.records import PREFILLING, RUNNING_LIST, WAITING_LIST, Sim
+from ultratwin.simulation.serving.records import EPSILON_S, PREFILLING, RUNNING_LIST, WAITING_LIST, Sim
 
 
 @compiled
@@ -115,6 +115,14 @@ def _admit_prompt(sim: Sim, r: int, i: int, budget: int, used: int, first: bool)
     return chunk  # type: ignore[no-any-return]
 
 
+@inlined
+def _is_late(sim: Sim, r: int, i: int) -> bool:
+    """Whether a request came after the next batch was chosen, by an engine that chooses it while another one runs."""
+    replica = sim.replicas[r]
+    ahead = sim.pools[replica.pool].overlaps_host and replica.running > 0
+    return ahead and sim.requests[i].queued_s > replica.chosen_s + EPSILON_S  # type: ignore[no-any-return]
+
+
 @compiled
 def admit(sim: Sim, r: int, budget: int, most: int) -> int:
     """Admit waiting requests in their order until budget, sequences or blocks run out; prompt tokens taken in.
@@ -124,9 +132,13 @@ def admit(sim: Sim, r: int, budget: int, most: int) -> int:
     replica = sim.replicas[r]
     pool = sim.pools[replica.pool]
     taken, prompts, admitted = 0, 1 if replica.chunks >= 0 else 0, 0
+    replica.late = 0
     while budget > 0 and replica.running < pool.max_num_seqs and replica.partial < 0 and admitted < most:
         i = first_waiting(sim, r)
         if i < 0:
+            break
+        if _is_late(sim, r, i):
+            replica.late = 1
             break
         used = used_blocks(sim, r, replica.clock)
         if sim.requests[i].ready:

@@ -7,9 +7,9 @@ from ultratwin.simulation.serving.commit import cut
 from ultratwin.simulation.serving.compiled import compiled, inlined
 from ultratwin.simulation.serving.completion import answered
 from ultratwin.simulation.serving.lists import append
-from ultratwin.simulation.serving.records import ENTRY, NEVER, REJECTED, TRANSFERRING, WAITING, WAITING_LIST, Sim
+from ultratwin.simulation.serving.records import ENTERING, ENTRY, NEVER, REJECTED, TRANSFERRING, WAITING, WAITING_LIST, Sim
 from ultratwin.simulation.serving.routing.route import route
-from ultratwin.simulation.serving.timers import update_tree
+from ultratwin.simulation.serving.timers import set_timer, update_tree
 from ultratwin.simulation.serving.transfer import end_transfer
 
 
@@ -42,17 +42,30 @@ def fits(sim: Sim, i: int, pool: int) -> bool:
 def _join_queue(sim: Sim, r: int, i: int, moment_s: float) -> None:
     """A request is in a replica's queue: wake the replica, or end its jump where the request could be admitted."""
     replica, q = sim.replicas[r], sim.requests[i]
-    q.replica, q.state = r, WAITING
+    q.replica, q.state, q.queued_s = r, WAITING, moment_s
     append(sim, r, WAITING_LIST, i)
     replica.waiting += 1
     sim.total[0].waiting += 1
     if replica.end_s == NEVER:
-        replica.now_s = replica.end_s = moment_s
+        replica.now_s = replica.end_s = replica.chosen_s = moment_s
         update_tree(sim, r)
     elif replica.begun > 1 and q.level < replica.open_level:
         cut(sim, r, moment_s)
         replica.open_level = 0  # who comes before that end is served after it too
         update_tree(sim, r)
+
+
+@inlined
+def _enters_later(sim: Sim, i: int, moment_s: float) -> bool:
+    """Whether a request must wait until those before it have been taken in; it comes back by a timer."""
+    total = sim.total[0]
+    turn_s = max(total.entry_free_s, moment_s)
+    total.entry_free_s = turn_s + sim.pools[0].entry_s
+    if turn_s <= moment_s:
+        return False
+    sim.requests[i].state = ENTERING
+    set_timer(sim, turn_s, i)
+    return True
 
 
 @compiled
@@ -64,6 +77,8 @@ def deliver(sim: Sim, i: int, moment_s: float) -> None:
         if woken >= 0:
             update_tree(sim, woken)
         _join_queue(sim, q.replica, i, moment_s)
+        return
+    if q.state != ENTERING and _enters_later(sim, i, moment_s):
         return
     if not fits(sim, i, ENTRY) or (len(sim.pools) > 1 and not fits(sim, i, len(sim.pools) - 1)):
         q.state = REJECTED

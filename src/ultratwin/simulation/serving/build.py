@@ -243,6 +243,8 @@ def _pools(pools: Sequence[PoolPlan]) -> tuple[Any, Any]:
         record["accepted"] = min(max(tables.accepted_tokens, 1.0), record["step_tokens"])
         record["max_num_seqs"] = max(min(record["max_num_seqs"], record["budget"] // record["step_tokens"]), 1)
         record["idle_w"], record["request_s"] = tables.idle_w, tables.request_s
+        record["eager_s"], record["captured_tokens"] = tables.eager_s, tables.captured_tokens
+        record["entry_s"] = 0.0 if limits.policy == "static" else tables.entry_s / pool.num_replicas
         record["overlaps_host"], record["role"] = tables.overlaps_host, pool.role
         record["first"], record["count"] = first, pool.num_replicas * limits.pipeline_parallel_size
         first += int(record["count"])

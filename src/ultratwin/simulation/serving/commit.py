@@ -44,7 +44,8 @@ def _mixed_cost(sim: Sim, r: int, with_decodes: bool) -> tuple[float, float]:
         seconds += line_s
         joules += line_j
     host = entry(sim.values, pool.host_s, pool.sequences, sequences)
-    whole = max(seconds, host) if pool.overlaps_host else seconds + host
+    launch = pool.eager_s if tokens > pool.captured_tokens else 0.0
+    whole = max(seconds, host + launch) if pool.overlaps_host else max(seconds, launch) + host
     return whole, joules + pool.idle_w * (whole - seconds)
 
 
@@ -76,7 +77,7 @@ def commit(sim: Sim, r: int, with_decodes: bool, once: bool) -> None:
         replica.first_gap_s = replica.last_gap_s = seconds + extra
     elif replica.with_decodes:
         most = 1
-        if not once and extra == 0.0 and sim.total[0].stepwise == 0:
+        if not once and replica.late == 0 and extra == 0.0 and sim.total[0].stepwise == 0:
             most = steps_until(pool.accepted, replica.steps, first_finish_clock(sim, r))
             most = steps_that_fit(sim, r, most) if most > 1 else 1
         count, seconds, joules, first, last = advance(

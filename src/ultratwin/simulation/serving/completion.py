@@ -161,4 +161,5 @@ def end_iterations(sim: Sim, r: int) -> None:
         if replica.padding >= 0 and replica.heap == 0 and replica.partial < 0:
             _end_static_batch(sim, r)
         replica.begun = 0
+        replica.chosen_s = replica.end_s - replica.last_gap_s
     replica.now_s = replica.end_s

@@ -18,6 +18,8 @@ PADDING: Final = 4
 TRANSFERRING: Final = 5
 DONE: Final = 6
 REJECTED: Final = 7
+ENTERING: Final = 8
+"""In the queue of the process that takes requests in."""
 
 MIXED: Final = 0
 PREFILL_FIRST: Final = 1
@@ -60,6 +62,7 @@ REQUEST: Final = np.dtype(
         ("last_token_s", "f8"),  # of its last token before a preemption
         ("max_gap_s", "f8"),
         ("think_s", "f8"),
+        ("queued_s", "f8"),  # when the scheduler could see it
         ("prompt", "i8"),
         ("output", "i8"),
         ("generated", "i8"),  # tokens, when it joined the decodes or was preempted
@@ -91,6 +94,7 @@ REPLICA: Final = np.dtype(
     [
         ("now_s", "f8"),  # when the iterations that run began
         ("end_s", "f8"),  # when they end; never, if idle
+        ("chosen_s", "f8"),  # when the batch that is next was chosen: who comes later is not in it
         ("seconds", "f8"),
         ("joules", "f8"),
         ("first_gap_s", "f8"),  # seconds of the first iteration and of the last
@@ -127,6 +131,7 @@ REPLICA: Final = np.dtype(
         ("fresh", "i8"),  # first of the requests that have not decoded yet
         ("partial", "i8"),  # request whose prompt is cut, -1 if none
         ("chunks", "i8"),  # first request of this iteration's list of prompts
+        ("late", "i8"),  # somebody waits who came too late for the next batch
         ("padding", "i8"),
         ("quota", "i8"),  # static batching: prompts that may still join the batch
         ("heap", "i8"),  # sequences in its heap
@@ -149,6 +154,8 @@ POOL: Final = np.dtype(
     [
         ("idle_w", "f8"),
         ("request_s", "f8"),
+        ("entry_s", "f8"),  # of the process that takes requests in, for each, one after the other
+        ("eager_s", "f8"),  # launching an iteration that no graph holds
         ("swap_token_s", "f8"),
         ("reserve_frac", "f8"),
         ("accepted", "f8"),
@@ -183,6 +190,7 @@ POOL: Final = np.dtype(
         ("prefill_j", "i8"),
         ("role", "i8"),
         ("policy", "i8"),
+        ("captured_tokens", "i8"),  # largest iteration with prompts that a graph holds
         ("overlaps_host", "i8"),
         ("chunked", "i8"),
         ("caching", "i8"),
@@ -195,6 +203,7 @@ POOL: Final = np.dtype(
 TOTAL: Final = np.dtype(
     [
         ("time_s", "f8"),
+        ("entry_free_s", "f8"),  # when the process that takes requests in is free
         ("gate_s", "f8"),  # when the place in the closed loop that is free became free
         ("backlog_s", "f8"),  # time with requests waiting
         ("sample_every_s", "f8"),

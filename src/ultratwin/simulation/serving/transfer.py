@@ -43,6 +43,6 @@ def end_transfer(sim: Sim, i: int, moment_s: float) -> int:
     sim.loads[r] -= 1
     q.ready = 1
     if replica.end_s == NEVER and (replica.waiting > 0 or replica.partial >= 0):
-        replica.now_s = replica.end_s = moment_s
+        replica.now_s = replica.end_s = replica.chosen_s = moment_s
         return r  # type: ignore[no-any-return]
     return -1

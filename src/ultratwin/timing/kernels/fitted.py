@@ -19,6 +19,7 @@ from ultratwin.timing.kernels.libraries import resemblance
 from ultratwin.timing.kernels.memory_bound import pass_seconds
 from ultratwin.timing.kernels.model import AttentionPhase, KernelModel, PassKind
 
+_PRODUCTS: Final = ("gemm", "grouped_gemm", "moe")
 _SAME_FORMAT: Final = {"fp16": "bf16", "mxfp4": "nvfp4", "mxfp8": "fp8", "tf32": "bf16", "fp32": "bf16", "int8": "fp8"}
 
 
@@ -93,7 +94,7 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
             named = {"default"} | {file.defaults.get(f"{name}/{each}", "") for name in tables for each in formats}
             rows = [row for row in _rows(file, table, only) if row.library in named]
             if found := _of_format(rows, formats, "default") or _best_of(_rows(file, table, only), table, formats):
-                return found, distance > 0
+                return _carried_over(found, files[0][1], file) if table in _PRODUCTS else found, distance > 0
     elif not any(
         resemblance(library, row.library)
         for _, file in files
@@ -105,12 +106,28 @@ def picked(chip_id: str, family: str, table: str, dtype: str, library: str, only
     for distance, file in files:
         rows = _rows(file, table, only)
         if found := _of_format(rows, formats, library):
+            if distance > 0 and table in _PRODUCTS:
+                found = _carried_over(found, files[0][1], file)
             return found, distance > 0 or (library != "default" and resemblance(library, found.library) < 3)
         strangers += rows
     if not strangers:
         raise CatalogueError(f"no constants for {table} kernels {only}".strip(), where=str(FOLDER))
     nearest = _best_of(strangers, table, ["fp8"]) or max(strangers, key=lambda row: resemblance(library, row.library))
     return nearest, True
+
+
+def _carried_over(fit: Any, own: KernelFile, other: KernelFile) -> Any:
+    """Another chip's constants for products as this chip would have them.
+
+    Equation: share of the peak x (this chip's share / the other's, in BF16 by the same library), at most the other's
+    A chip that reaches less of its BF16 peak, be it power or software, reaches less of its other peaks.
+    """
+    shares = [{row.library: row.compute_frac for row in file.gemm if row.dtype == "bf16"} for file in (own, other)]
+    both = shares[0].keys() & shares[1].keys()
+    if own is other or not both:
+        return fit
+    ratio = min(shares[0][each] / shares[1][each] for each in both)
+    return msgspec.structs.replace(fit, compute_frac=fit.compute_frac * min(ratio, 1.0))
 
 
 def _of_format(rows: list[Fit], formats: list[str], library: str) -> Fit | None:

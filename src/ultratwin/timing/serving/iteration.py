@@ -44,9 +44,9 @@ INDEXER: Final = "indexer"
 RECURRENT: Final = (Mamba2, Mamba, GatedDeltaNet, LightningAttention)
 _LARGE_M: Final = 8192.0
 """Rows at which a matrix product is limited by the matrix engine alone."""
-_KERNELS: Final = {"gemm": 1.0, "decode": 2.0, "experts": 20.0}
-"""Kernels of one call: split attention is joined by a second one; experts: choose, sort, quantise, up, activate,
-quantise, down and combine, each of several small kernels that wait for the one before."""
+_KERNELS: Final = {"gemm": 1.0, "quantised gemm": 2.0, "decode": 2.0, "experts": 20.0}
+"""Kernels of one call. Inputs are quantised by one of their own; split attention is joined by a second; experts:
+choose, sort, quantise, up, activate, quantise, down and combine, each of several small ones that wait for the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,9 +84,33 @@ def iteration_parts(
     return parts
 
 
-def host_s(engine: Engine, sequences: Number) -> Number:
-    """Host time of an iteration: scheduling, preparing inputs, sampling and detokenising each running sequence."""
-    return engine.host_iteration_s + engine.host_sequence_s * sequences
+def host_s(engine: Engine, plan: ServingPlan, sequences: Number) -> Number:
+    """Host time of an iteration: scheduling, preparing inputs, sampling and detokenising each running sequence.
+
+    Every attention group has a process of its own, for its own sequences.
+    """
+    return engine.host_iteration_s + engine.host_sequence_s * sequences / plan.attention_data_parallel_size
+
+
+def eager_s(setting: ServingSetting) -> float:
+    """Time until the host has launched all kernels of a pass that no graph holds.
+
+    Equation: kernels x dispatch; kernels of a call as in _KERNELS
+    Trainium's programs are compiled whole.
+    """
+    if setting.pool.chip.family == "neuron":
+        return 0.0
+    tables = operator_tables(setting.model)
+    counts = np.concatenate([tables.layer_share * setting.model.num_layers, np.ones((1, 1)), np.zeros((1, 1))])
+    products, cores = tables.gemms, float(sum(count for _, _, count in _attention_layers(setting.model)))
+    of_layers = ((products.is_expert + products.is_vocabulary + products.is_scan) == 0)[:, 0]
+    linear = float((products.owner_sum[:, of_layers] * counts).sum())
+    passes = sum(float((each.owner_sum[:, each.is_expert[:, 0] == 0] * counts).sum()) for each in tables.vectors)
+    routed = sum(float(counts[at, 0]) for at, moe in enumerate(tables.moe) if moe is not None)
+    products_of = "quantised gemm" if setting.formats.compute != setting.formats.high else "gemm"
+    reduced = float(sum(layer.num_parts for layer in setting.model.layers))
+    kernels = linear * _KERNELS[products_of] + passes + _KERNELS["decode"] * cores + routed * _KERNELS["experts"] + reduced
+    return kernels * float(setting.engine.eager_kernel_s)
 
 
 def token_parts(setting: ServingSetting, plan: ServingPlan, tokens: Number) -> dict[str, Number]:
@@ -148,7 +172,8 @@ def weight_gemm_s(setting: ServingSetting, kernels: KernelModel, m: Number, n: N
     factor = setting.engine.gemm_factor
     time = kernels.gemm_time_s(m, n, k, dtype=formats.compute, library=library)
     smallest = kernels.gemm_time_s(1.0, 64.0, 64.0, dtype=formats.compute, library=library)
-    time = captured_s(setting, "gemm", time, smallest)
+    call = "quantised gemm" if formats.compute != formats.high else "gemm"
+    time = captured_s(setting, call, time, smallest)
     if formats.is_weight_only:
         high, stored = DTYPE_BYTES[formats.high], formats.weight_bytes
         moved = (np.multiply(m, k) + np.multiply(m, n)) * high
@@ -165,7 +190,7 @@ def captured_s(setting: ServingSetting, call: str, time: Number, smallest: Numbe
     Equation: t - max(t_0 - k g, 0), t_0 the smallest call of its kind (all launch), k kernels of g seconds each
     Trainium's programs are one graph, and its kernel model has no launches by the host.
     Args:
-        setting: its engine gives g; call: "gemm", "decode" or "experts"
+        setting: its engine gives g; call: a key of _KERNELS
         time: as measured one call at a time; smallest: the same for a call that does next to nothing
     """
     if setting.pool.chip.family == "neuron":
@@ -369,7 +394,10 @@ def reduce_s(setting: ServingSetting, plan: ServingPlan, own: Number) -> Number:
 
 
 def _dispatch_s(setting: ServingSetting, tables: OperatorTables, plan: ServingPlan, n: Array) -> Number:
-    """Tokens of all attention groups to their experts and back, one layer: a dispatch and a combine."""
+    """Tokens of all attention groups to their experts and back, one layer, by the faster of the engine's libraries.
+
+    DeepEP's low-latency kernels suit decoding, its normal ones prompts.
+    """
     moe = next((each for each in tables.moe if each is not None), None)
     if moe is None:
         return 0.0
@@ -378,15 +406,24 @@ def _dispatch_s(setting: ServingSetting, tables: OperatorTables, plan: ServingPl
     stage = np.asarray(plan.stage_ranks, dtype=np.float64)
     group = group_shape(stage, 1, _domain(setting))
     hidden = int(expert_width(moe, setting.model))
-    sides = (("dispatch", token_bytes(hidden, setting.formats.compute)), ("combine", token_bytes(hidden, "bf16")))
-    profile = expert_profile("deepep", ranks.domain.link)
-    total: Number = 0.0
-    for phase, size in sides:
-        routing = Routing(tokens_per_rank=n / stage, token_bytes=size, top_k=float(moe.experts_per_token))
-        total = total + expert_parallel_time_s(
-            phase, routing, network, profile, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
-        )
-    return total * setting.engine.collective_factor
+    sides = {
+        "prepare": 4.0 * moe.experts_per_token,
+        "dispatch": token_bytes(hidden, setting.formats.compute),
+        "combine": token_bytes(hidden, "bf16"),
+    }
+    fastest: Number = np.inf
+    for library in setting.engine.expert_libraries:
+        profile = expert_profile(library, ranks.domain.link)
+        total: Number = 0.0
+        for phase, size in sides.items():
+            if phase not in profile.pipes:
+                continue
+            routing = Routing(tokens_per_rank=n / stage, token_bytes=size, top_k=float(moe.experts_per_token))
+            total = total + expert_parallel_time_s(
+                phase, routing, network, profile, ranks_per_domain=group.ranks_per_domain, num_domains=group.num_domains
+            )
+        fastest = np.minimum(fastest, total)
+    return fastest * setting.engine.collective_factor
 
 
 def _hand_over_s(setting: ServingSetting, plan: ServingPlan, own: Array) -> Number:

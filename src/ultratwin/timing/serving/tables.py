@@ -13,6 +13,7 @@ from ultratwin.mapping.serving import ServingPlan
 from ultratwin.timing.serving.iteration import (
     ServingSetting,
     decode_attention_s,
+    eager_s,
     head_s,
     host_s,
     prefill_attention_s,
@@ -51,6 +52,9 @@ class IterationTables:
     decode_attention_j: Array
     prefill_attention_j: Array
     idle_w: float
+    entry_s: float = 0.0
+    eager_s: float = 0.0
+    captured_tokens: int = 0
     decode_tokens_per_sequence: float = 1.0
     accepted_tokens: float = 1.0
 
@@ -64,7 +68,8 @@ class IterationTables:
         for chunk, before in () if chunks is None else np.asarray(chunks).T:
             device += bilinear(self.chunk_knots, self.context_knots, self.prefill_attention_s, chunk, before)
         host = self.host_s[samples]
-        return float(max(device, host) if self.overlaps_host else device + host)
+        launch = self.eager_s if chunks is not None and tokens > self.captured_tokens else 0.0
+        return float(max(device, host + launch) if self.overlaps_host else max(device, launch) + host)
 
 
 def bilinear(rows: Array, columns: Array, table: Array, row: float, column: float) -> float:
@@ -116,10 +121,13 @@ def iteration_tables(
         chunk_knots=chunks,
         context_knots=contexts,
         prefill_attention_s=prefill,
-        host_s=np.asarray(host_s(setting.engine, sequences)),
+        host_s=np.asarray(host_s(setting.engine, plan, sequences)),
         draft_s=np.zeros(max_num_seqs + 1),
         overlaps_host=setting.engine.overlaps_host,
         request_s=float(setting.engine.request_s),
+        entry_s=float(setting.engine.entry_s),
+        eager_s=eager_s(setting),
+        captured_tokens=int(setting.engine.captured_tokens),
         token_j=power.of_tokens(by_cause),
         sample_j=sample * power.watts("memory_frac"),
         decode_attention_j=decode * power.watts("memory_frac"),
