@@ -32,5 +32,6 @@ clean:
 docs: setup
 	$(BIN)/python tools/make_picture.py
 	$(BIN)/python tools/make_scoreboard.py
+	$(BIN)/python tools/make_claims.py
 	$(BIN)/python tools/make_reference.py
 	$(BIN)/python tools/make_outputs.py

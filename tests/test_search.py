@@ -93,7 +93,7 @@ def test_the_search_finds_what_brute_force_finds(
     if not runs.any():
         assert not found.best
         return
-    energy = result.times.weighted_s(searching.cause_power_w(setting.pool))
+    energy = searching.step_energy_j(result.times, setting.pool)
     goal = step if objective == "time" else np.where(runs, energy, np.inf)
     best = found.best[0]
     assert (best.step_s if objective == "time" else best.energy_j) == pytest.approx(float(goal.min()), rel=1e-9)
@@ -154,8 +154,8 @@ def test_a_grid_of_plans_gives_what_each_gives_alone(
         (many.times.total_s, one.times.total_s),
         (many.memory.total_bytes, one.memory.total_bytes),
         (
-            many.times.weighted_s(searching.cause_power_w(setting.pool)),
-            one.times.weighted_s(searching.cause_power_w(setting.pool)),
+            searching.step_energy_j(many.times, setting.pool),
+            searching.step_energy_j(one.times, setting.pool),
         ),
     ):
         assert float(np.broadcast_to(ours, grid.shape).ravel()[at]) == pytest.approx(

@@ -96,7 +96,7 @@ class TestSteadyState:
         base = setting()
         state = closed_loop(served(base), TP8, LIMITS, 1.0)
         parts = iteration_parts(base, TP8, tokens=1.0, decode_sequences=1.0, decode_context=1250.0)
-        device, host = float(np.ravel(sum(parts.values()))[0]), float(np.ravel(host_s(base.engine, 1.0))[0])
+        device, host = float(np.ravel(sum(parts.values()))[0]), float(np.ravel(host_s(base.engine, TP8, 1.0))[0])
         one = max(device, host) if base.engine.overlaps_host else device + host
         assert float(state.tpot_s[0]) == pytest.approx(one, rel=0.01)
 

@@ -15,7 +15,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ultratwin.api import Explanation, PlanResult, Range, TrainResult, load_model, load_system, plan_train, train
+    from ultratwin.api import (
+        Explanation,
+        Ledger,
+        PlanResult,
+        PowerResult,
+        Range,
+        TrainResult,
+        assuming,
+        claims,
+        load_model,
+        load_system,
+        plan_train,
+        power,
+        train,
+    )
     from ultratwin.api_serving import PlanServeResult, ServeResult, plan_serve, serve
     from ultratwin.errors import (
         CatalogueError,
@@ -30,9 +44,11 @@ __version__ = "0.1.0"
 __all__ = [
     "CatalogueError",
     "Explanation",
+    "Ledger",
     "ModelError",
     "PlanResult",
     "PlanServeResult",
+    "PowerResult",
     "Range",
     "ScenarioError",
     "ServeResult",
@@ -41,10 +57,13 @@ __all__ = [
     "UltratwinError",
     "UnitError",
     "__version__",
+    "assuming",
+    "claims",
     "load_model",
     "load_system",
     "plan_serve",
     "plan_train",
+    "power",
     "serve",
     "train",
 ]

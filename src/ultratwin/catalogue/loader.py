@@ -6,14 +6,17 @@ Layout: data/<kind>/<id>.toml, and data/sources*.toml. A file is read when it is
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from ultratwin.catalogue import overrides
 from ultratwin.catalogue.facts import RANGED, Fact, Source
-from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES, REQUIRED, Entry
+from ultratwin.catalogue.recomputing import recomputed
+from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES, RELATED, REQUIRED, Entry
 from ultratwin.errors import CatalogueError, UnitError, unknown_name
 
 DATA: Final = Path(__file__).parent / "data"
@@ -45,13 +48,47 @@ def ids(kind: str) -> tuple[str, ...]:
     return tuple(sorted(path.name.removesuffix(".toml") for path in (DATA / kind).glob("*.toml")))
 
 
-@cache
 def entry(kind: str, name: str) -> Entry:
-    """One entry by id or alias (neither is case-sensitive).
+    """One entry by id or alias (neither is case-sensitive), with what is assumed in this context.
 
     Raises: CatalogueError if nobody has that name, with the nearest one that exists
     """
+    return _entry_assumed(kind, name) if overrides.in_force() else stated_entry(kind, name)
+
+
+@cache
+def stated_entry(kind: str, name: str) -> Entry:
+    """One entry as its file has it, whatever is assumed.
+
+    Raises: as `entry`
+    """
     return load_file(kind, DATA / kind / f"{resolve(kind, name)}.toml")
+
+
+@overrides.cached
+def _entry_assumed(kind: str, name: str) -> Entry:
+    found = stated_entry(kind, name)
+    assumed = {
+        each.figure: each.fact
+        for each in overrides.in_force()
+        if (each.kind, each.entry) == (kind, resolve(kind, name))
+    }
+    as_stated, now = related_figures(kind, found, stated=True), related_figures(kind, found)
+    figures = recomputed(found.figures, as_stated, assumed, now)
+    return msgspec.structs.replace(found, figures=figures)
+
+
+def related_figures(kind: str, found: Entry, *, stated: bool = False) -> dict[str, Mapping[str, Fact]]:
+    """Figures of the entries that one names, by what relates them: those that its expressions may use.
+
+    Args: stated: as the files have them, whatever is assumed
+    """
+    read = stated_entry if stated else entry
+    named = {word: (theirs, getattr(found, word)) for word, theirs in RELATED.get(kind, {}).items()}
+    for word, text in getattr(found, "entries", {}).items():
+        theirs, _, name = text.partition("/")
+        named[word] = (theirs, name)
+    return {word: read(theirs, name).figures for word, (theirs, name) in named.items() if name}
 
 
 @cache

@@ -27,24 +27,28 @@ def application() -> App:
     from cyclopts import App
 
     import ultratwin
+    from ultratwin.cli.assumptions import HELP
     from ultratwin.cli.catalogue import catalogue
+    from ultratwin.cli.claims import claims
     from ultratwin.cli.cluster import cluster
     from ultratwin.cli.collective import collective
     from ultratwin.cli.compare import compare
     from ultratwin.cli.plan import plan
+    from ultratwin.cli.power import power
     from ultratwin.cli.serve import serve
     from ultratwin.cli.study import study
     from ultratwin.cli.train import train
     from ultratwin.cli.validate import validate
 
     app = App(
+        help_epilogue=HELP,
         name="ultratwin",
         help="A software twin of AI-accelerator supercomputers: what training and serving take, before you rent.",
         version=ultratwin.__version__,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for verb in (train, serve, plan, compare, study, cluster, collective, catalogue, validate):
+    for verb in (train, serve, plan, compare, study, cluster, collective, power, catalogue, claims, validate):
         app.command(verb)
     return app
 
@@ -84,12 +88,15 @@ def run(arguments: Sequence[str]) -> int:
 def _answered(arguments: list[str]) -> int:
     from cyclopts import CycloptsError
 
+    from ultratwin.cli.assumptions import under_assumptions, without_assumptions
     from ultratwin.cli.complaints import explained
     from ultratwin.cli.spellings import in_our_words
 
     app = application()
+    words, assumed = without_assumptions(in_our_words(arguments))
     try:
-        found = app(in_our_words(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        with under_assumptions(assumed):
+            found = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise explained(error) from None
     return found if isinstance(found, int) else DONE

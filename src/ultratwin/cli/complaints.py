@@ -15,11 +15,24 @@ from cyclopts import (
     UnusedCliTokensError,
 )
 
+from ultratwin.cli.assumptions import OPTION
 from ultratwin.cli.spellings import OURS
 from ultratwin.errors import ScenarioError, UltratwinError, unknown_name
 
 VERBS: Final[dict[str, tuple[str, ...]]] = {
-    "": ("train", "serve", "plan", "compare", "study", "cluster", "collective", "catalogue", "validate"),
+    "": (
+        "train",
+        "serve",
+        "plan",
+        "compare",
+        "study",
+        "cluster",
+        "collective",
+        "power",
+        "catalogue",
+        "claims",
+        "validate",
+    ),
     "plan": ("train", "serve"),
     "study": ("run", "show", "query", "export"),
 }
@@ -56,6 +69,6 @@ def explained(error: CycloptsError) -> UltratwinError:
 def _unknown_option(error: UnknownOptionError, verb: str, hint: str) -> UltratwinError:
     option = (error.token.keyword or error.token.value).partition("=")[0]
     known = [name for argument in error.argument_collection for name in argument.names if name.startswith("-")]
-    near = difflib.get_close_matches(option, [*known, *OURS], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(option, [*known, *OURS, OPTION], n=1, cutoff=0.6)
     meant = f"did you mean {OURS.get(near[0], near[0])}? " if near else ""
     return ScenarioError(f"unknown option {option[:80]}", where=f"ultratwin {verb}".strip(), hint=meant + hint)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
 from ultratwin.cli.parameters import Count, Names, Prices
-from ultratwin.cli.serving_options import OUTPUT, Arrivals, Engine, Lengths, Objectives, Replica
+from ultratwin.cli.serving_options import OUTPUT, Arrivals, Engine, Joined, Lengths, Objectives, Replica
 from ultratwin.cli.training_options import chosen_options
+from ultratwin.errors import ScenarioError
 
 _LIMITS = Group("What is asked", sort_key=0)
+_MODES: Final = ("aggregated", "disaggregated")
 
 
 @Parameter(name="*", group=_LIMITS)
@@ -25,8 +27,9 @@ class ServingLimits:
     "What shall be least: cost, chips or energy."
     max_chips: Count | None = None
     "The most chips that may be used."
-    modes: Names = ("aggregated", "disaggregated")
-    "aggregated (replicas of one kind), disaggregated (prefill and decode replicas apart), or both."
+    modes: Names = ()
+    """aggregated (replicas of one kind), disaggregated (prefill and decode replicas apart) [default: both]; of --pools
+    also routed, attention-experts and target-draft [default: all]."""
     offer: str = ""
     "The public price that counts: on_demand, capacity_block, reserved_1y, reserved_3y, spot [default: first known]."
     price: Prices = ()
@@ -56,7 +59,9 @@ def serve(
     model: str,
     /,
     *,
-    systems: Names,
+    systems: Names = (),
+    pools: str = "",
+    joined: Joined | None = None,
     limits: ServingLimits | None = None,
     lengths: Lengths | None = None,
     arrivals: Arrivals | None = None,
@@ -72,7 +77,9 @@ def serve(
     model
         A catalogue name, the path of a config.json, or a hub id.
     systems
-        Systems of `ultratwin catalogue systems`, separated by commas; or all.
+        Systems of `ultratwin catalogue systems`, separated by commas; or all. Each is planned alone.
+    pools
+        Systems that are planned together, roles on several of them: SYSTEM[:UNITS],SYSTEM[:UNITS].
     """
     from ultratwin import api_serving
     from ultratwin.cli.progress import progress_line
@@ -83,9 +90,16 @@ def serve(
         engine or Engine(),
     )  # fmt: skip
     precisions = tuple(each.strip() for each in str(options.pop("precision")).split(",") if each.strip())
+    join = joined or Joined()
+    if pools or join != Joined():
+        if systems:
+            raise ScenarioError("--systems and --pools are given at once", allowed="systems alone, or joined")
+        return _mixed(model, pools, join, asked, shown, {**options, "precisions": precisions})
+    if not systems:
+        raise ScenarioError("--systems is missing", hint="`ultratwin plan serve --help` lists the options")
     with progress_line("systems searched") as progress:
         result = api_serving.plan_serve(
-            model, systems, objective=asked.objective, precisions=precisions, modes=asked.modes,
+            model, systems, objective=asked.objective, precisions=precisions, modes=asked.modes or _MODES,
             max_chips=asked.max_chips, offer=asked.offer, prices_per_chip_hour=dict(asked.price), verify=shown.verify,
             workers=shown.workers, progress=progress, seed=shown.seed, **options,
         )  # fmt: skip
@@ -93,6 +107,30 @@ def serve(
         from ultratwin.report.launch.serving import write_deployment_files
 
         write_deployment_files(shown.launch, result.answer, shown.launch_dir)
+    if shown.json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from ultratwin.report.tables import show
+
+        show(result.blocks())
+    return 0 if result.feasible else 1
+
+
+def _mixed(
+    model: str, pools: str, join: Joined, asked: ServingLimits, shown: PlanServeOutput, options: dict[str, Any]
+) -> int:
+    """The answer about systems that are joined."""
+    from ultratwin import api_mixed
+
+    if not pools:
+        raise ScenarioError("a fabric without pools", where="--fabric", hint="--pools SYSTEM,SYSTEM says what it joins")
+    if shown.launch:
+        raise ScenarioError("--launch is for one system", hint="plan each with --systems")
+    more: dict[str, Any] = {"modes": asked.modes} if asked.modes else {}
+    result = api_mixed.plan_serve_mixed(
+        model, pools, objective=asked.objective, max_chips=asked.max_chips, offer=asked.offer,
+        prices_per_chip_hour=dict(asked.price), seed=shown.seed, **chosen_options(join), **more, **options,
+    )  # fmt: skip
     if shown.json:
         sys.stdout.write(result.to_json() + "\n")
     else:

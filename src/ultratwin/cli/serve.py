@@ -5,13 +5,24 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from ultratwin.cli.parameters import Count
-from ultratwin.cli.serving_options import OUTPUT, SERVICE, Arrivals, Engine, Lengths, Objectives, Replica
+from ultratwin.cli.serving_options import (
+    OUTPUT,
+    SERVICE,
+    Arrivals,
+    Engine,
+    Joined,
+    Lengths,
+    Objectives,
+    Replica,
+    RolePools,
+)
 from ultratwin.cli.training_options import chosen_options
+from ultratwin.errors import ScenarioError
 
 
 @Parameter(name="*", group=SERVICE)
@@ -48,7 +59,9 @@ def serve(
     model: str,
     /,
     *,
-    system: str,
+    system: str = "",
+    roles: RolePools | None = None,
+    joined: Joined | None = None,
     lengths: Lengths | None = None,
     arrivals: Arrivals | None = None,
     replica: Replica | None = None,
@@ -64,7 +77,7 @@ def serve(
     model
         A catalogue name, the path of a config.json, or a hub id.
     system
-        A system of `ultratwin catalogue systems`.
+        A system of `ultratwin catalogue systems`; or several, each with its part of the work (--prefill, ...).
     """
     from ultratwin import api_serving
 
@@ -73,11 +86,42 @@ def serve(
         lengths or Lengths(), arrivals or Arrivals(), replica or Replica(), engine or Engine(),
         objectives or Objectives(), fleet or Fleet(),
     )  # fmt: skip
+    pools, join = roles or RolePools(), joined or Joined()
+    if pools != RolePools() or join != Joined():
+        return _mixed(model, system, pools, join, shown, options)
+    if not system:
+        raise ScenarioError("--system is missing", hint="`ultratwin serve --help` lists the options")
     result = api_serving.serve(model, system, fidelity=shown.fidelity, seed=shown.seed, **options)
     if shown.launch and result.plan is not None and result.rejected is None:
         from ultratwin.report.launch.serving import write_serving_files
 
         write_serving_files(shown.launch, result.question, result.answer, shown.launch_dir)
+    if shown.json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from ultratwin.report.tables import show
+
+        show(result.blocks())
+        if shown.explain:
+            sys.stdout.write(f"\n{result.explain()}\n")
+    return 0 if result.feasible else 1
+
+
+def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Output, options: dict[str, Any]) -> int:
+    """The answer about systems that share the work."""
+    from ultratwin import api_mixed
+
+    if system:
+        raise ScenarioError(
+            f"--system {system} and several pools are given at once", allowed="one system, or a pool for each role"
+        )
+    if shown.launch:
+        raise ScenarioError("--launch is for one system", hint="write the files of each role with its own --system")
+    named = chosen_options(pools, join)
+    prices = dict(named.pop("price"))
+    result = api_mixed.serve_mixed(
+        model, **named, **options, fidelity=shown.fidelity, seed=shown.seed, prices_per_chip_hour=prices
+    )
     if shown.json:
         sys.stdout.write(result.to_json() + "\n")
     else:

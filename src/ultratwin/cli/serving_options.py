@@ -8,11 +8,12 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from ultratwin.cli.parameters import Count, Money, Quantity
+from ultratwin.cli.parameters import Count, Money, Prices, Quantity
 
 _LOAD = Group("Load", sort_key=1)
 _REPLICA = Group("Replica (what is left out is chosen)", sort_key=2)
 _ENGINE = Group("Engine (what is left out is the engine's own)", sort_key=3)
+_MIX = Group("Mixed systems (instead of one)", sort_key=0)
 SERVICE = Group("Service", sort_key=4)
 OUTPUT = Group("Output", sort_key=5)
 
@@ -112,3 +113,37 @@ class Objectives:
     "Whose PUE counts (`ultratwin catalogue regions`)."
     price_per_chip_hour: Money | None = None
     "Your own price in USD, instead of the public ones."
+
+
+@Parameter(name="*", group=_MIX)
+@dataclass(frozen=True, kw_only=True)
+class RolePools:
+    """Systems that each do a part of the work: SYSTEM[:UNITS]."""
+
+    prefill: str = ""
+    "What computes prompts; with --decode."
+    decode: str = ""
+    "What writes answers."
+    attention: str = ""
+    "What keeps attention and all that is dense, where routed experts are elsewhere; with --experts."
+    experts: str = ""
+    "What computes routed experts."
+    target: str = ""
+    "What serves the model, where its draft is elsewhere; with --draft."
+    draft: str = ""
+    "What drafts --speculative-tokens."
+    pools: str = ""
+    "Two systems behind one router, each serving the whole model: SYSTEM:UNITS,SYSTEM:UNITS."
+    price: Prices = ()
+    "Your own price of a system in USD per chip and hour: SYSTEM=USD, several by commas."
+
+
+@Parameter(name="*", group=_MIX)
+@dataclass(frozen=True, kw_only=True)
+class Joined:
+    """What joins the systems."""
+
+    fabric: str = ""
+    "Fabrics that may join them: nvlink-fusion, efa, infiniband, roce [default: any that all have]."
+    transfer_dtype: str = ""
+    "Format in which keys and values travel [default: the smaller of both sides']."

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from ultratwin.cli.parameters import Count
-from ultratwin.cli.training_options import OUTPUT, Layout, Site, Training, chosen_options
+from ultratwin.cli.training_options import OUTPUT, Layout, Pools, Site, Training, chosen_options
+from ultratwin.errors import ScenarioError
 from ultratwin.units import parse
 
 _FAILURES = Group("Failures", sort_key=3)
@@ -65,8 +66,9 @@ def train(
     model: str,
     /,
     *,
-    system: str,
+    system: str = "",
     chips: Count | None = None,
+    pools: Pools | None = None,
     training: Training | None = None,
     layout: Layout | None = None,
     site: Site | None = None,
@@ -80,14 +82,19 @@ def train(
     model
         A catalogue name, the path of a config.json, or a hub id.
     system
-        A system of `ultratwin catalogue systems`.
+        A system of `ultratwin catalogue systems`; or give --pools.
     chips
         How many chips [default: one unit of the system].
     """
-    from ultratwin import api
-
     chosen = output or Output()
     options = chosen_options(training or Training(), layout or Layout(), site or Site())
+    if pools is not None and pools != Pools():
+        _refuse_beside_pools(system, chips, failures or Failures(), chosen)
+        return _on_pools(model, pools, chosen, options)
+    if not system:
+        raise ScenarioError("--system is missing", hint="`ultratwin train --help` lists the options")
+    from ultratwin import api
+
     result = api.train(model, system, chips=chips, objective=chosen.objective, seed=chosen.seed, **options)
     if result.feasible and chosen.launch:
         from ultratwin.report.launch import write_launch_files
@@ -121,6 +128,41 @@ def train(
                 show([tornado_block(tornado, "time"), tornado_block(tornado, "cost"), nudged_block(tornado, "time")])
             sys.stdout.write(f"\n{reasons}\n")
     return 0 if result.feasible and (lasting is None or lasting.finishes) else 1
+
+
+def _refuse_beside_pools(system: str, chips: int | None, failures: Failures, output: Output) -> None:
+    """Raises: ScenarioError for options that say something about one system only."""
+    beside = {
+        "--system": bool(system), "--chips": chips is not None, "--until-done and its like": failures.asked,
+        "--launch": bool(output.launch), "--trace": output.trace is not None,
+    }  # fmt: skip
+    for option, given in beside.items():
+        if given:
+            raise ScenarioError(
+                f"{option} beside --pools", allowed="pools with their units: SYSTEM[:UNITS],SYSTEM[:UNITS]",
+                hint="the answer about pools says the goodput with failures anyway" if "until" in option else "",
+            )  # fmt: skip
+
+
+def _on_pools(model: str, pools: Pools, output: Output, options: dict[str, Any]) -> int:
+    """The answer about pools of several kinds."""
+    if not pools.pools:
+        raise ScenarioError("--pools is missing", where="--fabric, --pool-layers, --price",
+                            allowed="SYSTEM[:UNITS],SYSTEM[:UNITS]")  # fmt: skip
+    from ultratwin.api_mixed_training import train_on_mix
+
+    layers = [parse(each, "number", where="--pool-layers") for each in pools.pool_layers]
+    result = train_on_mix(
+        model, pools.pools, fabric=pools.fabric, layers=layers, prices_per_chip_hour=dict(pools.price),
+        objective=output.objective, seed=output.seed, **options,
+    )  # fmt: skip
+    if output.json:
+        sys.stdout.write(result.to_json() + "\n")
+    else:
+        from ultratwin.report.tables import show
+
+        show(result.blocks())
+    return 0 if result.feasible else 1
 
 
 def _reliability(failures: Failures) -> dict[str, Any]:

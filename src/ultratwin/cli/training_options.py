@@ -8,12 +8,13 @@ from typing import Any
 
 from cyclopts import Group, Parameter
 
-from ultratwin.cli.parameters import Count, Money, Quantity
+from ultratwin.cli.parameters import Count, Money, Names, Prices, Quantity
 
 _LAYOUT = Group("Layout (what is left out is searched)", sort_key=2)
 _RUN = Group("Training", sort_key=1)
 OUTPUT = Group("Output", sort_key=4)
 _SITE = Group("Site and money", sort_key=3)
+_POOLS = Group("Pools of several kinds of chips", sort_key=2)
 
 
 @Parameter(name="*", group=_RUN)
@@ -75,6 +76,21 @@ class Site:
     "Whose grid and PUE count (`ultratwin catalogue regions`)."
     price_per_chip_hour: Money | None = None
     "Your own price in USD, instead of the public ones."
+
+
+@Parameter(name="*", group=_POOLS)
+@dataclass(frozen=True, kw_only=True)
+class Pools:
+    """Pools of several kinds of chips, instead of one system."""
+
+    pools: str = ""
+    "Systems and units of each instead of --system, such as trn3-gen2-ultraserver:36,p6e-gb200-ultraserver:8."
+    fabric: str = ""
+    "What joins them: efa, nvlink-fusion, infiniband, ... [default: the fastest that all have]."
+    pool_layers: Names = ()
+    "Layers of the pipeline stages on each pool, such as 96,30 [default: searched, with other ways to divide the job]."
+    price: Prices = ()
+    "Your own price of a pool's system in USD per chip and hour: SYSTEM=USD, several by commas."
 
 
 def chosen_options(*parts: Any) -> dict[str, Any]:

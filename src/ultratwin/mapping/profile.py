@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
-from ultratwin.catalogue import loader
+from ultratwin.catalogue import loader, overrides
 from ultratwin.catalogue.schema import ProfileEntry
 from ultratwin.errors import CatalogueError
 from ultratwin.hardware.chip import Number
@@ -99,7 +98,7 @@ _NAMED: Final = (
 )  # fmt: skip
 
 
-@cache
+@overrides.cached
 def load_profile(name: str) -> Profile:
     """A profile of the catalogue by id or alias, with what it inherits filled in.
 

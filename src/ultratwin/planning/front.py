@@ -49,6 +49,13 @@ def pareto_front(values: Array) -> NDArray[np.int64]:
     return np.concatenate([np.array(front, dtype=np.int64), at[~earlier.any(axis=0)]])
 
 
+def thinned(front: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of a front, evenly along it."""
+    if len(front) <= most:
+        return front
+    return front[np.unique(np.linspace(0, len(front) - 1, most).round().astype(np.int64))]
+
+
 def _beaten(values: Array, point: Array, *, equals: bool) -> NDArray[np.bool_]:
     """Which candidates a point is no larger than in any value; `equals`: also those that are the same as it."""
     worse: NDArray[np.bool_] = values[0] >= point[0]

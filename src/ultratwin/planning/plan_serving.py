@@ -26,6 +26,7 @@ from ultratwin.planning.serving_question import ServingQuestion, demand_load, se
 from ultratwin.planning.serving_search import Axes, replica_sizes, search_plans
 from ultratwin.planning.serving_verification import Verification, verified
 from ultratwin.planning.workers import mapped
+from ultratwin.timing.serving import ServingSetting
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
 
@@ -117,7 +118,7 @@ def answer_plan_serving(
     model = asked.model if isinstance(asked.model, Model) else load_model(asked.model)
     question = dataclasses.replace(question, serving=dataclasses.replace(asked, model=model))
     systems = [each if isinstance(each, System) else load_system(each) for each in question.systems]
-    load, rate = _offered_load(question.serving)
+    load, rate = offered_load(question.serving)
     tasks = [(question, system, precision, load, rate) for system in systems for precision in question.precisions]
     searches = mapped(search_system, tasks, workers=question.workers, progress=progress)
     options = [option for each in searches if (option := _option_of(each, question.objective)) is not None]
@@ -136,7 +137,8 @@ def answer_plan_serving(
     )  # fmt: skip
 
 
-def _offered_load(asked: ServingQuestion) -> tuple[Load, float | None]:
+def offered_load(asked: ServingQuestion) -> tuple[Load, float | None]:
+    """The mean request, and how many come a second; None where as many as can be served are asked about."""
     if asked.demand.trace is not None:
         from ultratwin.planning.serving_traffic import offered
 
@@ -149,28 +151,14 @@ def _offered_load(asked: ServingQuestion) -> tuple[Load, float | None]:
 def search_system(task: tuple[PlanServingQuestion, System, str, Load, float | None]) -> SystemSearch:
     """One system in one format: its deployments."""
     question, system, precision, load, rate = task
-    asked = dataclasses.replace(question.serving, system=system, precision=precision)
-    price, offer = chip_price(question, system)
+    _, offer = chip_price(question, system)
     try:
-        setting, _ = serving_setting(asked)
-        ranks = per_rank(setting.pool)
-        most = min(question.max_chips or system.max_chips, system.max_chips)
-        largest = min(
-            most * setting.pool.ranks_per_chip, max(ranks.chips_per_node, ranks.domain.size), MOST_REPLICA_RANKS
-        )
-        axes = Axes(
-            sizes=_sizes(asked, replica_sizes(setting.pool, largest)), fixed=dict(asked.sizes),
-            max_num_seqs=asked.max_num_seqs, max_num_batched_tokens=asked.max_num_batched_tokens,
-            memory_utilization_frac=asked.memory_utilization_frac,
-        )  # fmt: skip
-        wanted = Wanted(
-            load=load, speculation=asked.speculation, slos=asked.slos, request_rate=rate,
-            burstiness=asked.demand.burstiness, usd_per_chip_s=price, max_chips=most, objective=question.objective,
-        )  # fmt: skip
+        setting, axes, wanted = search_setup(question, system, precision, load, rate)
         found = deployments(setting, system, axes, wanted, question.modes)
         plans = search_plans(setting, axes, load)
         bounds: tuple[Bound, ...] = ()
         if len(plans.num_ranks):
+            asked = question.serving
             bounds = objective_bounds(setting, system.id, plans.plan, load, asked.speculation, asked.slos)
         return SystemSearch(system_id=system.id, precision=precision, deployed=found, bounds=bounds, price=offer)
     except UltratwinError as error:
@@ -179,6 +167,28 @@ def search_system(task: tuple[PlanServingQuestion, System, str, Load, float | No
         return SystemSearch(
             system_id=system.id, precision=precision, deployed=None, bounds=(), price=offer, refused=error.what
         )
+
+
+def search_setup(
+    question: PlanServingQuestion, system: System, precision: str, load: Load, rate: float | None
+) -> tuple[ServingSetting, Axes, Wanted]:
+    """One system in one format: the setting, what a search of it is free in, and what is wanted of it."""
+    asked = dataclasses.replace(question.serving, system=system, precision=precision)
+    setting, _ = serving_setting(asked)
+    ranks = per_rank(setting.pool)
+    most = min(question.max_chips or system.max_chips, system.max_chips)
+    largest = min(most * setting.pool.ranks_per_chip, max(ranks.chips_per_node, ranks.domain.size), MOST_REPLICA_RANKS)
+    axes = Axes(
+        sizes=_sizes(asked, replica_sizes(setting.pool, largest)), fixed=dict(asked.sizes),
+        max_num_seqs=asked.max_num_seqs, max_num_batched_tokens=asked.max_num_batched_tokens,
+        memory_utilization_frac=asked.memory_utilization_frac,
+    )  # fmt: skip
+    wanted = Wanted(
+        load=load, speculation=asked.speculation, slos=asked.slos, request_rate=rate,
+        burstiness=asked.demand.burstiness, usd_per_chip_s=chip_price(question, system)[0], max_chips=most,
+        objective=question.objective,
+    )  # fmt: skip
+    return setting, axes, wanted
 
 
 def _sizes(asked: ServingQuestion, sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from ultratwin.hardware.failures import (
     read_failures_file,
 )
 from ultratwin.hardware.storage import TIERS, Storage, StorageTier, load_storage
-from ultratwin.planning.power import cause_power_w
+from ultratwin.planning.power import idle_power_w
 from ultratwin.planning.reliable_run import (
     UNITS,
     Alternative,
@@ -33,6 +33,7 @@ from ultratwin.planning.reliable_run import (
     ReliableRun,
     quantiles,
 )
+from ultratwin.planning.slowest_rank import slowest_rank
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion
 from ultratwin.simulation.reliability.closed_form import (
     daly_interval_s,
@@ -419,6 +420,7 @@ def _collected(
         interval_choices=_interval_choices(case, model),
         spare_choices=spare_choices,
         unit_choices=_unit_choices(case, model.spare_nodes) if finishes else (),
+        slowest=slowest_rank(case.answer),
         num_runs=len(samples.end_s),
         seed=case.options.seed,
     )
@@ -429,7 +431,7 @@ def _energy_j(case: _Case, model: RunModel, samples: RunSamples) -> Array:
     run, pool = case.answer.run, case.answer.system.pool
     if run is None:
         raise ScenarioError("no plan can run")
-    idle_w = float(cause_power_w(pool)["host, per step"]) * case.chips
+    idle_w = idle_power_w(pool) * case.chips
     overhead = run.energy_j.expected / (run.power_w.expected * run.duration_s.expected)
     down = samples.seconds[:, [CAUSES.index(cause) for cause in _DOWN]].sum(axis=1)
     up = samples.wall_s - down

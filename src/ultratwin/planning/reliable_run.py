@@ -13,6 +13,7 @@ from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.chip import Array
 from ultratwin.hardware.failures import FailureRates, Recovery
 from ultratwin.hardware.storage import TIERS
+from ultratwin.planning.slowest_rank import SlowestRank
 from ultratwin.simulation.reliability.records import RunModel, SavedTier
 
 UNITS: Final = ("node", "domain", "rack")
@@ -127,7 +128,7 @@ class ReliableRun:
     `finishes`: whether runs end within MAX_STRETCH times their length without failures; `largest_chips`: where they
     don't, the largest machine on which they would (0: none). `failures_per_day`: by class of part. `shares`: of wall
     time, by cause; they sum to 1. `ettr`: effective training time ratio, work over wall time. Money is by offer, spares
-    included. `losses_usd`, `losses_j`: beyond the run without failures.
+    included. `losses_usd`, `losses_j`: beyond the run without failures. `slowest`: what training itself waits.
     """
 
     model: RunModel
@@ -155,6 +156,7 @@ class ReliableRun:
     interval_choices: tuple[Alternative, ...]
     spare_choices: tuple[Alternative, ...]
     unit_choices: tuple[Alternative, ...]
+    slowest: SlowestRank
     num_runs: int
     seed: int
 

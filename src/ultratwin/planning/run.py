@@ -15,7 +15,7 @@ from ultratwin.hardware.chip import Chip, Number
 from ultratwin.hardware.system import Pool, System, per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.planning.evaluate import Setting, model_flop_per_step
-from ultratwin.planning.power import cause_power_w
+from ultratwin.planning.power import activity_facts, step_energy_j
 from ultratwin.planning.uncertainty import Range, Sampler, range_of
 from ultratwin.timing.step import StepTimes, step_times
 
@@ -187,7 +187,7 @@ def _power_w_per_chip(pool: Pool, system: System, times: StepTimes, sampler: Sam
     """Mean power of a chip with its share of host and network: its limit times what each part of a step draws."""
     activity = {
         name: sampler.fact(f"power while busy: {name}", facts, name)
-        for facts in [loader.entry("power", "activity").figures]
+        for facts in [activity_facts(pool.chip.id)]
         for name in facts
     }
     chip = pool.chip
@@ -202,7 +202,7 @@ def _power_w_per_chip(pool: Pool, system: System, times: StepTimes, sampler: Sam
         host_power_w=beside("host_power_w", pool.host_power_w),
         network_power_w=beside("network_power_w", pool.network_power_w),
     )
-    return times.weighted_s(cause_power_w(drawing, activity)) / times.total_s
+    return step_energy_j(times, drawing, activity) / times.total_s
 
 
 def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:

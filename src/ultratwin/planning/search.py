@@ -18,7 +18,7 @@ from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.evaluate import Setting, plan_memory
-from ultratwin.planning.power import cause_power_w
+from ultratwin.planning.power import step_energy_j
 from ultratwin.planning.shortlist import Candidate, Flatness, Shortlist
 from ultratwin.timing.step import step_times
 from ultratwin.workload.model import Model, Moe
@@ -240,7 +240,7 @@ def _evaluated(setting: Setting, plan: Plan, counted: Counter[str], shortlist: S
         memory, feasible = memory[..., alive], feasible[..., alive]
     times = step_times(setting.model, setting.pool, plan, setting.recipe, setting.profile)
     step = np.where(feasible, times.total_s, np.inf)
-    energy = times.weighted_s(cause_power_w(setting.pool))
+    energy = step_energy_j(times, setting.pool)
     shortlist.add(plan, step, np.broadcast_to(np.asarray(energy), step.shape), memory)
     return least
 

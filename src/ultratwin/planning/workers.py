@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from ultratwin.catalogue import overrides
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
@@ -44,7 +46,10 @@ def _pooled(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    assumed = overrides.in_force()
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=overrides.put_in_force, initargs=(assumed,)
+    ) as pool:
         try:
             futures = {pool.submit(function, task): at for at, task in enumerate(tasks)}
             for done, _ in enumerate(as_completed(futures), start=1):

@@ -8,8 +8,9 @@ from typing import Any, Final
 import msgspec
 
 from ultratwin.catalogue import loader
-from ultratwin.catalogue.facts import Fact, Reading
+from ultratwin.catalogue.facts import RANGED, STATUSES, Fact, Reading
 from ultratwin.catalogue.schema import (
+    RELATED,
     ChipEntry,
     ClaimEntry,
     EngineEntry,
@@ -38,7 +39,8 @@ def _figure(entry: Entry, *names: str, unit: str = "", scale: float = 1.0) -> st
     for name in names:
         if name in entry.figures:
             fact = entry.figures[name]
-            mark = "~" if fact.status in ("estimated", "assumed", "announced") else ""
+            open_ = fact.status in RANGED or (fact.status == "derived" and fact.low != fact.high)
+            mark = "~" if open_ else ""
             return mark + (format_si(fact.si * scale, unit) if unit else said(fact.si * scale))
     return _ABSENT
 
@@ -124,7 +126,7 @@ def _profile(entry: ProfileEntry) -> tuple[str, ...]:
 
 
 def _claim(entry: ClaimEntry) -> tuple[str, ...]:
-    return (entry.statement, entry.verdict)
+    return (entry.statement, str(len(entry.readings)))
 
 
 def _engine(entry: EngineEntry) -> tuple[str, ...]:
@@ -147,7 +149,7 @@ _COLUMNS: Final[dict[str, _Columns]] = {
     "profiles": (("based on", "attention", "constants", "also called"), False, _profile),
     "engines": (("based on", "policy", "host", "constants"), False, _engine),
     "reliability": (("figures", "note"), False, _power),
-    "claims": (("claim", "verdict"), False, _claim),
+    "claims": (("claim", "readings"), False, _claim),
     "power": (("figures", "note"), False, _power),
 }
 _TEXT_COLUMNS: Final = frozenset({"vendor", "kind", "chip", "architecture", "also called", "system", "region"})
@@ -230,22 +232,20 @@ def entry_blocks(kind: str, name: str) -> list[Block]:
         lines.append(entry.note)
     lines += [f"{key.replace('_', ' ')}: {value}" for key, value in _texts(entry).items()]
     blocks: list[Block] = [Title(text=entry.name, lines=tuple(lines))]
-    rows = tuple(
-        (key, f"{fact.value:,.6g} {fact.unit}".rstrip(), _range(fact), fact.status, _cite(fact))
-        for key, fact in entry.figures.items()
-    )
-    if rows:
-        columns = ("figure", "value", "range", "status", "sources")
-        blocks.append(Grid(title="figures", columns=columns, rows=rows))
-    remarks = [line for key, fact in entry.figures.items() for line in _remarks(key, fact)]
-    if remarks:
-        blocks.append(Lines(title="notes, and what other sources say", lines=tuple(remarks)))
+    blocks += _figure_blocks("figures", entry)
     if isinstance(entry, ModelEntry):
         sizes = tuple(f"{key} = {value}" for key, value in entry.config.items())
         blocks.append(Lines(title=f"config.json, from {_titles(entry.config_source)}", lines=sizes))
-    readings = [
-        each for fact in entry.figures.values() for each in (fact.source, *(a.source for a in fact.alternatives))
-    ]
+    if isinstance(entry, ClaimEntry):
+        blocks += _claim_blocks(entry_id, entry)
+    shown = [entry]
+    for word, (theirs, part_id, part) in _parts(entry).items():
+        blocks += _figure_blocks(f"{word}: {part.name} ({theirs}/{part_id})", part)
+        shown.append(part)
+    if len(shown) > 1:
+        blocks.append(_how_sure(shown, f"{kind}/{entry_id}"))
+    facts = [fact for each in shown for fact in each.figures.values()]
+    readings = [each for fact in facts for each in (fact.source, *(a.source for a in fact.alternatives))]
     used = {source for each in readings for source in each.split()}
     known = loader.sources()
     numbered = tuple(
@@ -259,9 +259,67 @@ def entry_blocks(kind: str, name: str) -> list[Block]:
     return blocks
 
 
+def _figure_blocks(title: str, entry: Entry) -> list[Block]:
+    """An entry's figures as a table, and what is to be said of them."""
+    blocks: list[Block] = []
+    rows = tuple(
+        (key, f"{fact.value:,.6g} {fact.unit}".rstrip(), _range(fact), fact.status, _cite(fact))
+        for key, fact in entry.figures.items()
+    )
+    if rows:
+        columns = ("figure", "value", "range", "status", "sources")
+        blocks.append(Grid(title=title, columns=columns, rows=rows))
+    remarks = [line for key, fact in entry.figures.items() for line in _remarks(key, fact)]
+    if remarks:
+        blocks.append(Lines(title="notes, and what other sources say", lines=tuple(remarks)))
+    return blocks
+
+
+def _parts(entry: Entry) -> dict[str, tuple[str, str, Entry]]:
+    """What a system consists of: its chip, host and links; nothing for other kinds."""
+    if not isinstance(entry, SystemEntry):
+        return {}
+    named = {word: (theirs, getattr(entry, word)) for word, theirs in RELATED["systems"].items()}
+    return {
+        word.replace("_", "-"): (theirs, name, loader.entry(theirs, name))
+        for word, (theirs, name) in named.items()
+        if name
+    }
+
+
+def _claim_blocks(claim_id: str, entry: ClaimEntry) -> list[Block]:
+    """How a claim may be read, and what its expressions name."""
+    rows = tuple((each.name, each.expression, each.claimed) for each in entry.readings)
+    named = [f"{word}: {text}" for word, text in entry.entries.items()]
+    named += [
+        f"{word}: {each.verb} {each.model} on {each.chips:,} chips of {each.system}, {' or '.join(each.precisions)}"
+        for word, each in entry.scenarios.items()
+    ]
+    blocks: list[Block] = [
+        Grid(title="readings", columns=("reading", "expression", "compared with"), rows=rows),
+        Lines(title="where", lines=tuple(named)),
+        Lines(title="verdict", lines=(f"`ultratwin claims {claim_id}` computes it",)),
+    ]
+    return blocks
+
+
+def _how_sure(entries: list[Entry], entry_id: str) -> Lines:
+    """How many figures are of each status, and how the open ones are changed."""
+    facts = [fact for each in entries for fact in each.figures.values()]
+    counts = [(status, sum(fact.status == status for fact in facts)) for status in STATUSES]
+    told = ", ".join(f"{count} {status}" for status, count in counts if count)
+    wide = {key: fact for key, fact in entries[0].figures.items() if fact.low and fact.high and fact.low < fact.high}
+    widest = max(wide, key=lambda key: (wide[key].high or 0.0) / (wide[key].low or 1.0), default="")
+    changed = f"{widest}={wide[widest].high:g}{wide[widest].unit.replace(' ', '')}" if widest else ""
+    lines = [f"{len(facts)} figures of the system and its parts: {told}"]
+    if changed:
+        lines.append(f"a figure with a range can be changed: --assume {entry_id.partition('/')[2]}.{changed}")
+    return Lines(title="how sure", lines=tuple(lines))
+
+
 def _texts(entry: Entry) -> dict[str, str]:
     """What an entry says in words, beside name, aliases and note."""
-    skipped = {"name", "aliases", "note", "figures", "config", "config_source"}
+    skipped = {"name", "aliases", "note", "figures", "config", "config_source", "readings", "entries", "scenarios"}
     values = {key: getattr(entry, key) for key in entry.__struct_fields__ if key not in skipped}
     return {key: str(value) for key, value in values.items() if value not in ("", False)}
 
@@ -305,7 +363,19 @@ def catalogue_json(kind: str | None, name: str | None) -> dict[str, Any]:
 def _entry_json(kind: str, entry_id: str) -> dict[str, Any]:
     entry = loader.entry(kind, entry_id)
     found: dict[str, Any] = {"id": entry_id.replace("__", "/")} | msgspec.to_builtins(entry)
-    for key, fact in entry.figures.items():
-        found["figures"][key]["si"] = fact.si
-        found["figures"][key]["sources"] = [{"title": title, "url": url} for title, url in cited(fact.source)]
+    _add_sources(found["figures"], entry)
+    parts = _parts(entry)
+    if parts:
+        found["parts"] = {}
+        for word, (theirs, part_id, part) in parts.items():
+            figures = msgspec.to_builtins(part.figures)
+            _add_sources(figures, part)
+            found["parts"][word] = {"id": f"{theirs}/{part_id}", "name": part.name, "figures": figures}
     return found
+
+
+def _add_sources(figures: dict[str, Any], entry: Entry) -> None:
+    """Values in SI, and the sources spelled out, beside what the file has."""
+    for key, fact in entry.figures.items():
+        figures[key]["si"] = fact.si
+        figures[key]["sources"] = [{"title": title, "url": url} for title, url in cited(fact.source)]

@@ -10,6 +10,7 @@ from ultratwin.catalogue import loader
 from ultratwin.catalogue.facts import Fact
 from ultratwin.catalogue.schema import ProfileEntry
 from ultratwin.mapping.recipe import Recipe
+from ultratwin.planning.power import activity_files
 from ultratwin.planning.run import OFFERS
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion
 
@@ -89,8 +90,8 @@ def used_figures(answer: TrainingAnswer, question: TrainingQuestion, recipe: Rec
     found = _chosen(f"chips/{chip.id}", chip.facts, (*sorted(rates), *_CHIP_FIGURES))
     found += _chosen(f"systems/{system.id}", system.facts, _SYSTEM_FIGURES)
     found += _profile_figures(answer.profile.id)
-    power = loader.entry("power", "activity").figures
-    found += _chosen("power/activity", power, tuple(power))
+    for name, power in activity_files(chip.id).items():
+        found += _chosen(f"power/{name}", power, tuple(power))
     region = loader.resolve("regions", question.region)
     found += _chosen(f"regions/{region}", loader.entry("regions", region).figures, ("pue", "carbon_kg_per_j"))
     if question.price_usd_per_chip_s is not None:

@@ -11,6 +11,8 @@ import numpy as np
 
 import ultratwin
 from ultratwin.catalogue import loader
+from ultratwin.catalogue.assumptions import assumed_json
+from ultratwin.catalogue.overrides import in_force
 from ultratwin.mapping.plan import RECOMPUTE, Plan
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.sensitivity import Tornado
@@ -22,7 +24,12 @@ from ultratwin.report.sensitivity import tornado_json
 
 
 def dumped(value: Any) -> str:
-    """One JSON text: keys in the order they were written, no infinities or NaN (they become null)."""
+    """One JSON text: keys in the order they were written, no infinities or NaN (they become null).
+
+    An answer says what was assumed for it, where something was.
+    """
+    if in_force() and isinstance(value, dict):
+        value = value | {"assumptions": assumed_json()}
     return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 

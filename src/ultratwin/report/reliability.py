@@ -16,6 +16,7 @@ from ultratwin.units import format_seconds, format_si
 
 _DAY = 86400.0
 _SMALLEST_SHARE = 0.0005
+_SLOWEST = "waiting for the slowest rank"
 
 
 def reliability_blocks(run: ReliableRun, start: datetime.date | None = None) -> list[Block]:
@@ -43,9 +44,12 @@ def reliability_blocks(run: ReliableRun, start: datetime.date | None = None) -> 
 def badput(run: ReliableRun) -> Node:
     """Seconds of an average run by cause: a tree whose children sum to it."""
     wall = run.ideal_s / run.expected_ettr if run.expected_ettr > 0 else 0.0
+    parts = {name: share * wall for name, share in run.shares.items()}
+    # a synchronous step waits for its slowest rank: time that trains nothing, though all ranks are up
+    parts[_SLOWEST] = parts["training"] * run.slowest.waiting_frac
+    parts["training"] -= parts[_SLOWEST]
     leaves = tuple(
-        Leaf(name=name, value=share * wall, group="" if name == "training" else "lost")
-        for name, share in run.shares.items()
+        Leaf(name=name, value=value, group="" if name == "training" else "lost") for name, value in parts.items()
     )
     return grown("wall time of an average run", "s", leaves)
 
@@ -127,8 +131,14 @@ def _dates(start: datetime.date, whole: Quantiles) -> tuple[str, str]:
 def _time(run: ReliableRun) -> Bars:
     wall = run.ideal_s / run.expected_ettr
     ranked = sorted(run.shares.items(), key=lambda each: (-each[1], each[0]))
-    rows = tuple((name, format_seconds(share * wall), share, "") for name, share in ranked if share >= _SMALLEST_SHARE)
-    return Bars(title="where an average run's time goes", rows=rows)
+    rows = [(name, format_seconds(share * wall), share, "") for name, share in ranked if share >= _SMALLEST_SHARE]
+    waits = run.shares["training"] * run.slowest.waiting_frac
+    if waits >= _SMALLEST_SHARE:
+        at = next(at for at, row in enumerate(rows) if row[0] == "training")
+        found = run.slowest
+        why = f"uneven chips {found.spread_frac:.1%} of a step, rare delays {found.tail_frac:.1%}"
+        rows.insert(at + 1, ("  its slowest rank", format_seconds(waits * wall), waits, why))
+    return Bars(title="where an average run's time goes", rows=tuple(rows))
 
 
 def _checkpoints(run: ReliableRun) -> Grid:
@@ -189,6 +199,7 @@ def reliability_json(run: ReliableRun) -> dict[str, Any]:
         "expected_ettr": run.expected_ettr,
         "wall_time_shares": run.shares,
         "badput": badput(run).as_dict() if run.finishes else None,
+        "slowest_rank": dataclasses.asdict(run.slowest),
         "cost_usd": {offer: dataclasses.asdict(cost) for offer, cost in run.cost_usd.items()},
         "losses_usd": run.losses_usd,
         "energy_j": dataclasses.asdict(run.energy_j),

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TextIO
 
+from ultratwin.catalogue.assumptions import assumed_lines
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -102,6 +104,9 @@ def _can_encode(stream: TextIO, text: str) -> bool:
 
 
 def _print(console: Console, blocks: Sequence[Block], *, bar: str) -> None:
+    assumed = assumed_lines()
+    if assumed:
+        blocks = [*blocks, Lines(title="assumed, instead of what the catalogue has", lines=assumed)]
     for at, block in enumerate(blocks):
         if at:
             console.print()

@@ -9,7 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ultratwin.validation import collectives, kernels, reliability, serving, training, training_memory, trn3_gemm
+from ultratwin.validation import (
+    collectives,
+    kernels,
+    power,
+    reliability,
+    serving,
+    training,
+    training_memory,
+    trn3_gemm,
+)
 from ultratwin.validation.result import RowResult
 from ultratwin.validation.rows import Row
 from ultratwin.validation.serving_rows import METRICS, published
@@ -124,6 +133,15 @@ FORMATS: Final[tuple[Format, ...]] = (
         metrics=(Metric(name="figure", unit="as the row"),),
         source="source",
         groups=(("source", "source"), ("quantity", "quantity"), ("chip", "chip")),
+        family=("quantity",),
+    ),
+    Format(
+        name="power",
+        columns=(*_SIZES, "ffn_hidden", "mlp_type", "framework", "cooling", "meter", "metric", "value", "high_value"),
+        predict=power.predict_rows,
+        metrics=(Metric(name="power", unit="as the row"),),
+        source="source",
+        groups=(("source", "source"), ("quantity", "quantity"), ("chip", "chip"), ("cooling", "cooling")),
         family=("quantity",),
     ),
 )  # fmt: skip
