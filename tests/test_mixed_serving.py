@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ultratwin.api_mixed import plan_serve_mixed, serve_mixed
 from ultratwin.api_serving import plan_serve
+from ultratwin.catalogue import loader
 from ultratwin.cli import run
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.mix import Join, join_pools, joins_of, own_joins, parse_pools
@@ -37,8 +38,9 @@ from ultratwin.planning.serving_deployment import (
     deployments,
     served_candidates,
 )
+from ultratwin.planning.serving_loads import whole_replicas
 from ultratwin.planning.serving_mix import Load, Speculation
-from ultratwin.planning.serving_point import Served
+from ultratwin.planning.serving_point import Served, open_states
 from ultratwin.planning.serving_search import Axes
 from ultratwin.planning.serving_transfer import hand_over_s, kv_wire
 from ultratwin.planning.slo import parse_slos
@@ -52,6 +54,10 @@ MOE = "qwen3-30b-a3b"
 LOAD = Load(prompt_tokens=2000.0, output_tokens=200.0)
 SLOS = "ttft:1000 tpot:40"
 SYSTEMS = ("trn2.48xlarge", "p5.48xlarge", "p6-b200.48xlarge", "trn3-gen2-ultraserver", "p5en.48xlarge", "mi300x-8")
+PAIRS = [
+    pair for pair in itertools.combinations(loader.ids("systems"), 2) if joins_of([load_system(each) for each in pair])
+]
+"""Every two systems of the catalogue that some fabric joins."""
 # Trainium2 <-> B200, NIXL with libfabric over one EFA rail of 200 Gb/s: MiB of a message, who does what, 1e9 byte/s.
 # Source: public GitHub README of an RDMA connector for KV blocks (index id 71196695870), read 2026-11.
 MEASURED = (
@@ -213,8 +219,8 @@ class TestTwoPoolsOfOneChip:
         mixed = routed_table((every, every), (np.full(size, float(first)), np.full(size, float(second))), asked)
         total = float(first + second)
         expected = {
-            "ttft": state.ttft_s, "tpot": state.tpot_s, "power": state.power_w * total, "rate": state.request_rate * total,
-            "chips": every.points.num_chips * total,
+            "ttft": state.ttft_s, "tpot": state.tpot_s, "power": state.power_w * total,
+            "rate": state.request_rate * total, "chips": every.points.num_chips * total,
         }  # fmt: skip
         alive = np.isfinite(state.ttft_s)
         for name, values in expected.items():
@@ -226,7 +232,7 @@ class TestNeverWorse:
 
     @settings(max_examples=5, deadline=None)
     @given(
-        st.sampled_from([("trn2", "p6-b200"), ("trn3", "p5en"), ("trn2", "p5"), ("p5", "p6-b300"), ("trn4", "gb300")]),
+        st.sampled_from(PAIRS),
         st.sampled_from(OBJECTIVES), st.floats(1.0, 40.0), st.sampled_from([16, 64, 10**5]), st.floats(0.2, 5.0),
     )  # fmt: skip
     def test_over_random_systems_and_budgets(
@@ -254,6 +260,26 @@ class TestNeverWorse:
         for option in scarce.answer.choices:
             for name in ("p5.48xlarge", "p6-b200.48xlarge"):
                 assert sum(e.chips * e.replicas for e in option.roles if e.system_id == name) <= 8
+
+
+class TestWholeReplicas:
+    """Between the loads of a search, where whole numbers of replicas are."""
+
+    @settings(max_examples=4, deadline=None)
+    @given(st.sampled_from(SYSTEMS), st.floats(20.0, 500.0))
+    def test_lines_come_near_a_fine_grid(self, system: str, rate: float) -> None:
+        one, asked = side(system, ranks=(1, 4)), wanted(request_rate=rate)
+        points = whole_replicas(served_candidates(one.setting, one.system, one.plans, asked).points, rate)
+        counts = np.round(rate / points.state.request_rate)
+        np.testing.assert_allclose(counts * points.state.request_rate, rate, rtol=1e-9)
+        fine = np.concatenate([np.geomspace(1e-3, 0.2, 300), np.linspace(0.2, 1.0, 700)])
+        for at in range(len(points.plan_index) // 2, len(points.plan_index), 151):
+            if np.isfinite(points.state.ttft_s[at]):
+                plan, limits = points.one_plan(at)
+                grid = open_states(Served(setting=one.setting, load=LOAD), plan, limits, fine, 1.0, rate)
+                near = int(np.argmin(np.abs(grid.request_rate - rate / counts[at])))
+                assert points.state.tpot_s[at] == pytest.approx(grid.tpot_s[near], rel=0.03)
+                assert points.state.ttft_s[at] == pytest.approx(grid.ttft_s[near], rel=0.1)
 
 
 class TestSharedIterations:
@@ -393,6 +419,20 @@ class TestServe:
         assert not result.feasible
         assert "100000 requests a second" in result.rejected.reason
         assert "nothing can run" in result.table()
+
+    def test_a_shared_iteration_is_shown(self) -> None:
+        result = serve_mixed(MOE, attention="p6-b200:1", experts="trn2:1", request_rate=4.0, isl=1000, osl=100)
+        found = result.answer.shared
+        assert max(found.whole_s[:2]) <= found.seconds <= sum(found.whole_s)
+        assert "experts on trn2.48xlarge" in result.table()
+        assert json.loads(result.to_json())["shared_iteration"]["seconds"] == found.seconds
+
+    def test_all_units_are_paid_for(self) -> None:
+        result = serve_mixed(
+            MODEL, prefill="p6-b200:2", decode="trn2:1", request_rate=1.0,
+            prices_per_chip_hour={"p6-b200": 5.0, "trn2": 2.0},
+        )  # fmt: skip
+        assert result.deployment.usd_per_s * 3600 == pytest.approx(16 * 5.0 + 16 * 2.0)
 
     def test_a_model_without_experts_has_none_to_move(self) -> None:
         result = serve_mixed(MODEL, attention="p6-b200:1", experts="trn2:1", request_rate=1.0)

@@ -25,7 +25,7 @@ from ultratwin.mapping.recipe import recipe
 from ultratwin.mapping.schedules import SCHEDULES, StageTimes, schedule_index
 from ultratwin.mapping.sharding import uniform_stages
 from ultratwin.planning.evaluate import Setting, evaluate
-from ultratwin.planning.mixed_training import recipe_on
+from ultratwin.planning.mixed_training import mixed_setting, recipe_on
 from ultratwin.planning.mixed_training_budget import pure_systems, round_counts
 from ultratwin.planning.mixed_training_run import Site
 from ultratwin.planning.mixed_training_search import (
@@ -41,6 +41,7 @@ from ultratwin.planning.mixed_training_step import (
     GROUPS,
     STAGES,
     TENSOR,
+    WAITING,
     MixedPlan,
     MixedTimes,
     as_one_pool,
@@ -49,6 +50,7 @@ from ultratwin.planning.mixed_training_step import (
     tensor_times,
 )
 from ultratwin.planning.power import step_energy_j
+from ultratwin.planning.training import TrainingQuestion
 from ultratwin.simulation.pipeline import TaskTimes, pipeline_timeline
 from ultratwin.workload.load import load_model
 
@@ -117,37 +119,39 @@ def equal_divisions(plan: Plan, stages: int, layers: int) -> list[int]:
     found = []
     for held in range(1, layers):
         plans = divided(plan, stages, held, layers)
-        first, second = (side_stages(plans, at) for at in (0, 1))
-        inner = [side.most for side, own in ((first, stages), (second, count - stages)) if own > 1]
+        begin, end = (side_stages(plans, at) for at in (0, 1))
+        inner = [side.most for side, own in ((begin, stages), (end, count - stages)) if own > 1]
         most = [one.most] if count > 2 else []
-        if (
-            first.first == one.first
-            and second.last == one.last
-            and inner[:1] == most
-            and max(inner, default=0) <= one.most
-        ):
+        ends = begin.first == one.first and end.last == one.last
+        if ends and inner[:1] == most and max(inner, default=0) <= one.most:
             found.append(held)
     return found
 
 
-def assert_equal(mixed: MixedTimes, setting: Setting, plan: Plan, *, memory: bool = True) -> None:
-    """Time, memory and energy of sides that are alike are those of one pool, and each side's causes sum to the step."""
+def first(value: Any) -> float:
+    return float(np.ravel(value)[0])
+
+
+def assert_equal(mixed: MixedTimes, setting: Setting, plan: Plan) -> None:
+    """Sides that are alike give one pool's time and memory; each side's causes sum to the step.
+
+    So does the energy of a side whose fullest stage is that of the pool: one pool counts every stage as its fullest.
+    """
     one = evaluate(setting, plan, float(plan.num_ranks))
-    step, energy = float(np.ravel(one.times.total_s)[0]), step_energy_j(one.times, setting.pool)
-    assert float(np.ravel(mixed.total_s)[0]) == pytest.approx(step, rel=1e-9)
+    assert first(mixed.total_s) == pytest.approx(first(one.times.total_s), rel=1e-9)
     for side in mixed.sides:
-        assert sum(float(np.ravel(each)[0]) for each in side_parts(side).values()) == pytest.approx(step, rel=1e-9)
-    if memory:
-        most = max(float(np.ravel(each)[0]) for each in mixed.memory_bytes)
-        assert most == pytest.approx(float(np.ravel(one.memory.total_bytes)[0]), rel=1e-9)
-        drawn = step_energy_j(as_one_pool(mixed.sides[0]), setting.pool)
-        assert float(np.ravel(drawn)[0]) == pytest.approx(float(np.ravel(energy)[0]), rel=1e-9)
+        assert sum(map(first, side_parts(side).values())) == pytest.approx(first(one.times.total_s), rel=1e-9)
+        if first(side.num_layers) == first(one.times.num_layers):
+            drawn, alone = (step_energy_j(each, setting.pool) for each in (as_one_pool(side), one.times))
+            if WAITING not in side.once or first(side.once[WAITING]) == 0.0:
+                assert first(drawn) == pytest.approx(first(alone), rel=1e-9)
+    assert max(map(first, mixed.memory_bytes)) == pytest.approx(first(one.memory.total_bytes), rel=1e-9)
 
 
 SETTINGS = (st.sampled_from(MODELS), machines(), st.sampled_from(("generic", "megatron", "neuronx")))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(*SETTINGS, layouts(), st.data())
 def test_stages_on_two_pools_of_one_chip_are_one_pool(
     model: str, system: System, framework: str, plan: Plan, data: st.DataObject
@@ -159,12 +163,11 @@ def test_stages_on_two_pools_of_one_chip_are_one_pool(
     mixed = divided(plan, stages, data.draw(st.sampled_from(equal)), setting.model.num_layers)
     # the two pools are in one domain exactly if the whole pipeline is
     joins = own_joins(system, 2)
-    inside = int(plan.num_ranks) // int(plan.data_parallel_size) * int(plan.data_parallel_size)
-    join = joins[0] if inside <= per_rank(system.pool).domain.size else joins[-1]
+    join = joins[0] if int(plan.num_ranks) <= per_rank(system.pool).domain.size else joins[-1]
     assert_equal(staged_times((setting, setting), join, mixed), setting, plan)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(*SETTINGS, layouts(), st.data())
 def test_replicas_on_two_pools_of_one_chip_are_one_pool(
     model: str, system: System, framework: str, plan: Plan, data: st.DataObject
@@ -181,7 +184,7 @@ def test_replicas_on_two_pools_of_one_chip_are_one_pool(
     assert_equal(mixed, setting, plan)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(*SETTINGS, layouts())
 def test_matrices_on_two_pools_of_one_chip_in_one_domain_are_one_pool(
     model: str, system: System, framework: str, plan: Plan
@@ -209,12 +212,18 @@ def small_search(pools: str, model: str = "meta-llama/Llama-3.1-8B") -> tuple[Mi
     return setting, mixed_search(setting, SMALL)
 
 
-PAIRS = ("trn2.48xlarge:2,p5.48xlarge:4", "trn3:1,trn2-ultraserver:1", "trn4-nvlink-fusion-72:1,vr-nvl72:1", MIXED)
+PAIRS = ("trn4-nvlink-fusion-72:1,vr-nvl72:1", MIXED)
+
+
+@functools.cache
+def answered() -> MixedTrainResult:
+    prices = {"trn3-gen2-ultraserver": 2.0, "p5en.48xlarge": 5.0}
+    return train_on_mix("meta-llama/Llama-3.1-8B", MIXED, tokens=1e12, prices_per_chip_hour=prices)
 
 
 @pytest.mark.parametrize("pools", PAIRS)
 def test_every_way_is_found_and_the_best_is_no_worse_than_one_kind(pools: str) -> None:
-    setting, found = small_search(pools)
+    _, found = small_search(pools)
     alone = [result.step_s[0] for result in found.pure]
     best = min(each.step_s for each in found.all())
     assert best <= min(alone)
@@ -223,8 +232,14 @@ def test_every_way_is_found_and_the_best_is_no_worse_than_one_kind(pools: str) -
     assert best >= 0.97 / sum(1 / each for each in alone)
 
 
-@settings(max_examples=8, deadline=None)
-@given(machines(), machines(), st.sampled_from(MODELS[:2]), st.sampled_from(("time", "energy")), st.data())
+@settings(max_examples=3, deadline=None)
+@given(
+    machines(),
+    machines(),
+    st.sampled_from(("openai-community/gpt2-xl", MODELS[0])),
+    st.sampled_from(("time", "energy")),
+    st.data(),
+)
 def test_the_best_is_never_worse_than_one_kind_alone(
     one: System, other: System, model: str, objective: str, data: st.DataObject
 ) -> None:
@@ -232,15 +247,12 @@ def test_the_best_is_never_worse_than_one_kind_alone(
         setting_of(model, dataclasses.replace(each, pools=(dataclasses.replace(each.pool, ranks_per_chip=1),)))
         for each in (one, other)
     )
-    ranks = tuple(data.draw(st.sampled_from((16, 32, 48))) for _ in sides)
+    ranks = tuple(data.draw(st.sampled_from((8, 16, 24))) for _ in sides)
     join = dataclasses.replace(own_joins(one)[-1], bytes_per_s=data.draw(st.floats(1e8, 1e11)))
     found = mixed_search(MixedSetting(sides=sides, ranks=ranks, join=join), SMALL, objective=objective)
     assume(found.all())
 
-    def goal(each: MixedCandidate) -> float:
-        return each.energy_j if objective == "energy" else each.step_s
-
-    best = min(goal(each) for each in found.all())
+    best = min(each.energy_j if objective == "energy" else each.step_s for each in found.all())
     for result, side, count in zip(found.pure, sides, ranks, strict=True):
         for each in result.best[:1]:
             assert best <= (each.energy_j * count if objective == "energy" else each.step_s) * (1 + 1e-12)
@@ -284,12 +296,14 @@ def test_no_other_division_of_the_layers_or_of_the_batch_is_faster(pools: str) -
 def test_a_slower_join_is_never_faster_and_no_side_goes_uncounted(way: str) -> None:
     setting, found = small_search(MIXED)
     best = found.best[way][0]
-    before = 0.0
+    before, steps = 0.0, []
     for factor in (4.0, 1.0, 0.25, 0.01):
         join: Join = dataclasses.replace(setting.join, bytes_per_s=setting.join.bytes_per_s * factor)
         step = retimed(dataclasses.replace(setting, join=join), best, best.plan)
         assert step >= before
         before = step
+        steps.append(step)
+    assert steps[-1] > 1.01 * steps[1]  # something of it crosses the join
     times = mixed_times(setting, best.way, best.order, best.plan)
     for side in times.sides:
         assert min(float(np.min(each)) for each in side_parts(side).values()) >= -1e-12
@@ -302,14 +316,14 @@ def test_batches_of_plans_give_what_each_gives_alone() -> None:
             assert retimed(setting, each, each.plan) == pytest.approx(each.step_s, rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 4), st.integers(1, 4), st.integers(1, 40), st.floats(0.5, 2.0), st.sampled_from(("1f1b", "gpipe"))
 )
 def test_a_pipeline_of_two_speeds_takes_what_its_events_take(
     fast: int, slow: int, micro_batches: int, ratio: float, name: str
 ) -> None:
-    """The closed form counts the mean stage for what fills the pipeline: the events know each, and differ by that."""
+    """The closed form counts the mean stage for what fills the pipeline; the events know that each has its own."""
     seconds = np.array([1.0] * fast + [ratio] * slow)[:, None]
     schedule = SCHEDULES[schedule_index(name)]
     times = TaskTimes(forward_s=seconds / 3, backward_s=2 * seconds / 3, weight_s=seconds / 3)
@@ -317,9 +331,10 @@ def test_a_pipeline_of_two_speeds_takes_what_its_events_take(
     slowest, mean = float(seconds.max()), float(seconds.mean())
     timing = StageTimes(slowest_s=slowest, mean_s=mean, forward_s=mean / 3, weight_s=mean / 3)
     closed = micro_batches * slowest + schedule.bubble_time_s(timing, fast + slow, micro_batches, 1)
-    assert closed == pytest.approx(
-        events, abs=slowest - mean + 1e-9 + 0.1 * slowest * abs(ratio - 1.0) * min(fast, slow)
-    )
+    assert micro_batches * slowest <= events + 1e-9
+    # slower than the events by no more than what fills and drains the pipeline, and equal where the speeds are
+    assert events <= closed + 1e-9
+    assert closed - events <= (fast + slow - 1) * mean * min(abs(ratio - 1.0) * 4, 1.0) + 1e-9
 
 
 def test_schedules_that_put_both_ends_on_one_rank_are_left_out() -> None:
@@ -327,12 +342,37 @@ def test_schedules_that_put_both_ends_on_one_rank_are_left_out() -> None:
 
 
 def test_matrices_over_a_network_are_wrong_and_the_reason_is_shown() -> None:
-    result = train_on_mix("meta-llama/Llama-3.1-70B", MIXED, tokens=1e12)
+    result = answered()
     steps = {way: each[0].step_s for way, each in result.ways.items() if each}
     assert steps[TENSOR] > 1.5 * max(steps[STAGES], steps[GROUPS])
-    text = " ".join(result.table().split())
+    text = " ".join(result.table(width=220).split())
     assert "its sums go over efa" in text
     assert "its matrices wait for AWS Trainium3" in text
+
+
+def test_the_cheapest_is_not_the_fastest_where_one_kind_is_dear() -> None:
+    prices = {"trn3-gen2-ultraserver": 1.0, "p5en.48xlarge": 50.0}
+    cheap = train_on_mix(
+        "meta-llama/Llama-3.1-8B", MIXED, tokens=1e12, prices_per_chip_hour=prices, objective="cost"
+    )  # fmt: skip
+    assert (cheap.best.way, cheap.best.order) == (PURE, (0,))
+    step_usd = {each: cheap.answer.rate_usd_per_s(each) * each.step_s for each in cheap.answer.found.all()}
+    assert step_usd[cheap.best] == min(step_usd.values())
+    assert cheap.best.step_s > min(each.step_s for each in step_usd)
+
+
+def test_at_the_crossover_mix_and_one_kind_cost_the_same() -> None:
+    result = answered()
+    assert result.mixed is not None
+    assert [each.alone for each in result.answer.crossovers] == [0, 1]
+    for each in result.answer.crossovers:
+        assert each.speedup.low <= each.speedup.expected <= each.speedup.high
+        alone, other = (result.answer.mix.shares[at].system.id for at in (each.alone, each.other))
+        site = Site(prices_usd_per_chip_s={alone: 1.0, other: each.price_ratio.expected})
+        priced = dataclasses.replace(result.answer, site=site)
+        (pure,) = (one for one in result.ways[PURE] if one.order == (each.alone,))
+        costs = [priced.rate_usd_per_s(one) * one.step_s for one in (result.mixed, pure)]
+        assert costs[0] == pytest.approx(costs[1], rel=1e-9)
 
 
 def test_layers_can_be_given_and_stages_are_then_what_is_divided() -> None:
@@ -351,16 +391,15 @@ def test_a_chip_that_lacks_a_format_trains_in_what_it_has_and_says_so() -> None:
     formats, said = recipe_on(recipe("mxfp4"), load_chip("trainium2"))
     assert formats.name == "mxfp4"
     assert "mxfp4 products run in fp8" in said
-    result = train_on_mix("meta-llama/Llama-3.1-8B", "trn2.48xlarge:2,p4de.24xlarge:2", precision="fp8", tokens=1e11)
-    assert [side.recipe.name for side in result.answer.setting.sides] == ["fp8", "bf16"]
-    assert "trains in bf16" in result.table()
+    mix = join_pools(parse_pools("trn2.48xlarge:2,p4de.24xlarge:2"))
+    asked = TrainingQuestion(model="gpt2", system="", precision="fp8")
+    setting, notes = mixed_setting(load_model("gpt2"), mix, asked)
+    assert [side.recipe.name for side in setting.sides] == ["fp8", "bf16"]
+    assert [each.partition(": ")[2] for each in notes] == ["it trains in bf16"]
 
 
 def test_the_run_has_ranges_money_energy_and_goodput() -> None:
-    result = train_on_mix(
-        "meta-llama/Llama-3.1-8B", MIXED, tokens=1e12,
-        prices_per_chip_hour={"trn3-gen2-ultraserver": 2.0, "p5en.48xlarge": 5.0},
-    )  # fmt: skip
+    result = answered()
     run = result.run
     chips = sum(result.answer.run.chips) if result.answer.run else 0
     assert run.step_s.low < run.step_s.expected < run.step_s.high
@@ -388,9 +427,7 @@ def test_one_kind_alone_gets_no_more_than_the_budget() -> None:
             assert each.units == 9
     assert round_counts(1) == [1]
     unknown = pure_systems(setting.sides, shares, SMALL, Site(), "time")
-    assert [each.why for each in unknown if "money" in each.budget] == [
-        "no price of every pool is known: give one with --price"
-    ] * 2
+    assert [each.why for each in unknown if "money" in each.budget] == ["a price is unknown (--price)"] * 2
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
@@ -427,7 +464,7 @@ def test_a_share_without_units_is_refused() -> None:
 def test_a_pipeline_of_one_stage_leaves_a_pool_without_layers() -> None:
     result = train_on_mix("meta-llama/Llama-3.1-8B", MIXED, pipeline_parallel_size=1, tokens=1e11)
     assert result.answer.found.why[STAGES] == "a pipeline of 1 stage leaves a pool without layers"
-    assert "leaves a pool without layers" in " ".join(result.table().split())
+    assert "leaves a pool without layers" in " ".join(result.table(width=220).split())
 
 
 def test_what_fits_nowhere_is_a_result_with_reasons() -> None:
@@ -441,13 +478,11 @@ def test_what_fits_nowhere_is_a_result_with_reasons() -> None:
 ASKED = ("train", "meta-llama/Llama-3.1-8B", "--pools", MIXED, "--tokens", "1T")
 
 
-def test_the_command_line_prints_the_same_json_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    texts = []
-    for _ in range(2):
-        assert cli.run([*ASKED, "--json", "--price", "trn3=2,p5en.48xlarge=5"]) == 0
-        texts.append(capsys.readouterr().out)
-    assert texts[0] == texts[1]
-    found = json.loads(texts[0])
+def test_the_command_line_prints_the_same_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*ASKED, "--json", "--price", "trn3=2,p5en.48xlarge=5"]) == 0
+    text = capsys.readouterr().out
+    assert text == answered().to_json() + "\n"
+    found = json.loads(text)
     assert [each["units"] for each in found["pools"]] == [1, 8]
     assert found["join"]["fabric"] == "efa"
     assert found["best"]["step_time_s"] == min(each["step_time_s"] for each in found["ways"])
@@ -474,7 +509,8 @@ def test_the_command_line_says_what_is_wrong(
 
 
 def test_the_table_says_what_each_kind_does_and_what_it_is_measured_against() -> None:
-    result: MixedTrainResult = train_on_mix("meta-llama/Llama-3.1-8B", MIXED, tokens=1e12)
-    text = " ".join(result.table().split())
+    result = answered()
+    text = " ".join(result.table(width=220).split())
+    assert "chips/trainium3/" in result.explain()
     for part in ("joined by efa", "ways to divide the job", "what each kind does", "the same power", "as many units"):
         assert part in text, part

@@ -101,7 +101,7 @@ def test_derived_figures_follow_from_their_expression(entry_id: str) -> None:
 
 
 def test_every_family_has_a_catalogued_model_or_a_test_below() -> None:
-    tested_below = {"gpt-neox", "gemma"}
+    tested_below = {"gpt-neox", "gemma", "musicgen"}
     assert {family.name for family in FAMILIES} - tested_below == {entry(each).architecture for each in IDS}
 
 

@@ -5,8 +5,8 @@
 Rows are split by configuration: a SHA-1 of model, chips, plan, format and engine puts each configuration whole into the
 half that is fitted or the half that is scored. The constants minimise the median of |log(predicted / measured)|, over
 the columns of COLUMNS, a source weighing as the root of its rows, by a coordinate search between the bounds of
-CONSTANTS. Only rows whose configuration is complete are used, at most N of a source, chosen by a hash. Prints both
-halves; --write updates the files.
+CONSTANTS. Only rows whose configuration is complete and whose times the chips can reach are used, at most N of a
+source, chosen by a hash. Prints both halves; --write updates the files.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ import numpy as np
 from ultratwin.catalogue import loader
 from ultratwin.errors import UltratwinError
 from ultratwin.mapping.engine import GENERIC, Engine, load_engine
+from ultratwin.mapping.serving_formats import on_chip
 from ultratwin.timing.serving import IterationTables
 from ultratwin.validation.rows import Row, Skip
 from ultratwin.validation.serving import predict
 from ultratwin.validation.serving_rows import ServingRun, configuration_id, run_of
 from ultratwin.validation.serving_simulation import CannotRun, Tables
 from ultratwin.validation.split import is_fitted_half
+from ultratwin.workload.parameters import active_parameter_count
 
 # constant -> (least, most, unit, SI per unit)
 CONSTANTS = {
@@ -41,6 +43,8 @@ CONSTANTS = {
     "attention_factor": (0.8, 1.2, "", 1.0),
     "collective_factor": (0.8, 1.5, "", 1.0),
 }
+_BELIEVED_FRAC = 0.7
+"""Most of the chips' peak that a measured row may need."""
 _OVERLAPPED_MS = 4.0
 """Most host time of an iteration where it overlaps: small models decode in 3 to 5 ms on such engines."""
 FACTORS = ("gemm_factor", "attention_factor", "collective_factor")
@@ -116,12 +120,26 @@ def _readable(row: Row) -> ServingRun | None:
         run = run_of(row, 0)
     except (Skip, UltratwinError):
         return None
-    return None if run.load.kind == "capacity" or run.prefill is not None else run
+    return None if run.load.kind == "capacity" or run.prefill is not None or not is_believable(run) else run
+
+
+def is_believable(run: ServingRun) -> bool:
+    """Whether a closed loop's times need no more than 7/10 of the chips' peak: nobody serves faster than that."""
+    load, found = run.load, run.measured
+    first = found.get("ttft_mean_ms") or found.get("ttft_p50_ms")
+    each = found.get("tpot_mean_ms") or found.get("tpot_p50_ms")
+    if load.kind != "closed" or not first or not each:
+        return True
+    stay_s = 1e-3 * (first + (load.output_tokens - 1) * each)
+    flop = 2.0 * active_parameter_count(run.model) * (load.prompt_tokens + load.output_tokens) * load.concurrency
+    peak = run.num_chips * run.pool.chip.matmul_flop_per_s(on_chip(run.formats, run.pool.chip).compute)
+    return flop / stay_s < _BELIEVED_FRAC * float(np.min(peak))
 
 
 def with_engine(run: ServingRun, engine: Engine) -> ServingRun:
-    """The run on another engine; what its own row says of scheduling ahead stays."""
-    return dataclasses.replace(run, engine=dataclasses.replace(engine, overlaps_host=run.engine.overlaps_host))
+    """The run on another engine; what its own row says of scheduling ahead, and its chip of limits, stays."""
+    kept = {name: getattr(run.engine, name) for name in ("overlaps_host", "max_num_seqs", "max_num_batched_tokens")}
+    return dataclasses.replace(run, engine=dataclasses.replace(engine, **kept))
 
 
 def prepare(runs: list[ServingRun], engine: Engine) -> tuple[list[ServingRun], Blended]:

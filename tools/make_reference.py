@@ -9,13 +9,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from ultratwin.catalogue import schema
 from ultratwin.catalogue.facts import RANGED, STATUSES
-from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES, REQUIRED, Entry
+from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES, REQUIRED, Entry, ReadingEntry, Scenario
 
+PARTS: Final[dict[str, tuple[type[Any], ...]]] = {"claims": (ReadingEntry, Scenario)}
+"""What entries of a kind hold several of, beside figures."""
 OUT: Final = Path(__file__).parents[1] / "docs/reference"
 VERBS: Final = ("train", "catalogue", "validate")
 CLI_HEAD: Final = """# Command line
@@ -77,6 +80,8 @@ def catalogue_page() -> str:
     comments = figure_comments()
     for kind, entry in ENTRY_TYPES.items():
         lines += [f"\n## {kind}\n", " ".join((entry.__doc__ or "").split()), *_keys(entry)]
+        for part in PARTS.get(kind, ()):
+            lines += [f"\n### {part.__name__}\n", " ".join((part.__doc__ or "").split()), *_table(part.__annotations__)]
         lines += ["", "| figure | measures | |", "|---|---|---|"]
         for name, dimension in FIGURES[kind].items():
             remark = comments.get((kind, name), "")
@@ -88,21 +93,27 @@ def catalogue_page() -> str:
 
 def _keys(entry: type[Entry]) -> list[str]:
     """The keys that a kind has beside those of every entry."""
-    own = [name for name in entry.__annotations__ if name not in Entry.__annotations__]
-    if not own:
-        return []
-    rows = [f"| `{name}` | {_allowed(str(entry.__annotations__[name]))} |" for name in own]
+    own = {name: kind for name, kind in entry.__annotations__.items() if name not in Entry.__annotations__}
+    return _table(own) if own else []
+
+
+def _table(keys: Mapping[str, str]) -> list[str]:
+    rows = [f"| `{name}` | {_allowed(str(annotation))} |" for name, annotation in keys.items()]
     return ["", "| key | is |", "|---|---|", *rows]
 
 
 def _allowed(annotation: str) -> str:
     """A type as people say it; the words of a choice where it is one."""
     if annotation.startswith("Literal["):
-        return ", ".join(re.findall(r'"([^"]+)"', annotation))
+        return ", ".join(re.findall(r"""["']([^"']+)["']""", annotation))
     choice = get_args(getattr(schema, annotation, None))
     if choice:
         return ", ".join(choice)
-    return {"str": "text", "bool": "true or false", "dict[str, Any]": "a table"}.get(annotation, annotation)
+    said = {"str": "text", "bool": "true or false", "int": "a number", "int | None": "a number"}
+    said |= {"tuple[str, ...]": "texts", "tuple[int, ...]": "numbers"}
+    said |= {"dict[str, Any]": "a table", "dict[str, str]": "a table of texts"}
+    said |= {"tuple[ReadingEntry, ...]": "tables, see below", "dict[str, Scenario]": "tables by name, see below"}
+    return said.get(annotation, annotation)
 
 
 def main() -> int:

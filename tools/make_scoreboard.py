@@ -66,6 +66,12 @@ KERNELS: Final = {
     "gemm": "kernels: matrix products", "attention": "kernels: attention", "mla": "kernels: latent attention (MLA)",
     "grouped_gemm": "kernels: grouped products", "moe_fused": "kernels: fused expert layers", "norm": "kernels: norms",
 }  # fmt: skip
+SERVING: Final = {
+    "ttft_mean_ms": "serving: mean time to first token", "ttft_p50_ms": "serving: median time to first token",
+    "tpot_mean_ms": "serving: mean time per output token", "tpot_p50_ms": "serving: median time per output token",
+    "e2e_mean_ms": "serving: mean time of a request", "output_tok_s": "serving: output tokens per second",
+    "j_per_output_tok": "serving: joules per output token",
+}  # fmt: skip
 WORST_OF_AT_LEAST: Final = 20
 """Rows that a source must have to be named as the worst."""
 
@@ -122,6 +128,13 @@ def readme_lines(boards: list[Scoreboard]) -> list[Line]:
             for chip, each in peak.groups["chip"].items()
             if each.num_rows >= WORST_OF_AT_LEAST
         ),
+        *(
+            (SERVING[each.metric.name], pooled(each))
+            for each in by_name["serving"].summaries
+            if each.metric.name in SERVING
+        ),
+        ("failures: rates, times between them, goodput", pooled(by_name["reliability"].summaries[0])),
+        ("power of nodes, energy of runs", pooled(by_name["power"].summaries[0])),
     ]
 
 

@@ -103,6 +103,13 @@ class MixedTrainResult:
 
         return mixed_training_blocks(self.question, self.answer)
 
+    def explain(self) -> str:
+        """Why each kind's step takes what it takes, and every figure used, with its source."""
+        from ultratwin.report.mixed_training import mixed_explanations
+
+        found = mixed_explanations(self.question, self.answer)
+        return "\n\n".join(f"{system}\n{each}" for system, each in found.items())
+
     def table(self, width: int = 110) -> str:
         """The answer as plain text for a terminal so many columns wide."""
         from ultratwin.report.tables import rendered

@@ -22,9 +22,11 @@ from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES
 from ultratwin.errors import CatalogueError, ScenarioError, UnitError
 from ultratwin.units import parse, to_si
 
-KINDS: Final = tuple(kind for kind in ENTRY_TYPES if kind not in ("models", "claims"))
-"""Kinds of entries whose figures may be assumed: not what a model is, nor what was claimed."""
+KINDS: Final = tuple(kind for kind in ENTRY_TYPES if kind not in ("models", "diffusion"))
+"""Kinds of entries whose figures may be assumed: not what a model is."""
 _SLACK_FRAC: Final = 1e-9
+_WHOLE: Final = ("num_", "chips_per_node", "domain_size", "max_chips", "max_hops", "block_size", "max_num_")
+"""Beginnings of the names of figures that are counts."""
 
 
 @contextmanager
@@ -69,6 +71,10 @@ def override(key: str, value: str | float) -> Override:
     slack = _SLACK_FRAC * max(abs(low), abs(high))
     if not low - slack <= si <= high + slack:
         _refuse(key, value, stated)
+    if kind == "claims" and figure.startswith("claimed"):
+        raise ScenarioError(f"{key} is what was claimed", where="--assume", allowed="figures that a verdict rests on")
+    if figure.startswith(_WHOLE) and si != int(si):
+        raise ScenarioError(f"{key} = {value} is not a whole number", where="--assume", allowed=_range(stated))
     amount = si / to_si(1.0, stated.unit)[0]
     said = f"assumed; the catalogue has {stated.value:g} {stated.unit}".rstrip() + f" ({stated.status})"
     fact = msgspec.structs.replace(

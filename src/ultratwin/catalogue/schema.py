@@ -129,6 +129,36 @@ class ModelEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     active_excludes_embedding: bool = False
 
 
+class DiffusionConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes of a video diffusion transformer, by the keys that the models' own files use; other keys are left alone.
+
+    `text`: "cross" (each block attends to a text of `text_len` tokens) or "joint" (they stand in the sequence).
+    `patch_size`, `vae_stride`: frames, rows, columns of latents in a token, and of pixels in a latent. `sample_fps`,
+    `sample_steps`: of the video that it was trained for, denoising steps; `guidance_passes`: forward passes of a step.
+    """
+
+    dim: int
+    ffn_dim: int
+    num_heads: int
+    num_layers: int
+    text_len: int = 512
+    text: Literal["cross", "joint"] = "cross"
+    in_dim: int = 16
+    out_dim: int = 16
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    vae_stride: tuple[int, int, int] = (4, 8, 8)
+    sample_fps: float = 16.0
+    sample_steps: int = 50
+    guidance_passes: int = 2
+
+
+class DiffusionEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A video diffusion transformer: sizes as published; `config_source` names their sources."""
+
+    config_source: str
+    config: DiffusionConfig
+
+
 class ProfileEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A training framework's profile; see mapping/profile.py for what its constants mean.
 
@@ -156,6 +186,7 @@ class EngineEntry(Entry, frozen=True, forbid_unknown_fields=True, kw_only=True):
     kernel_library: str = ""
     collective_library: str = ""
     expert_libraries: tuple[str, ...] = ()
+    small_chips: tuple[str, ...] = ()
     host: str = ""
 
 
@@ -186,6 +217,7 @@ ENTRY_TYPES: Final[dict[str, type[Entry]]] = {
     "regions": RegionEntry,
     "claims": ClaimEntry,
     "models": ModelEntry,
+    "diffusion": DiffusionEntry,
     "profiles": ProfileEntry,
     "engines": EngineEntry,
     "power": PowerEntry,
@@ -307,6 +339,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "claimed_before_domain_bytes_per_s": "byte_per_s",
         # what it is compared with, where no entry has it
         "cluster_chips_before": "number",
+        "trn3_chip_hour": "usd_per_s",  # of one chip
     },
     "power": {
         "linear_frac": "number",
@@ -333,6 +366,9 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "eager_kernel_s": "second",
         "captured_tokens": "number",
         "handover_s": "second",
+        "small_chip_bytes": "byte",
+        "small_chip_tokens": "number",
+        "small_chip_seqs": "number",
         "host_sequence_s": "second",
         "request_s": "second",
         "graph_launch_s": "second",
@@ -423,6 +459,10 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "active_parameters": "number",  # that one token meets
         "other_parameters": "number",  # of the total, outside the language model: vision encoder and the like
     },
+    "diffusion": {
+        "total_parameters": "number",
+        "other_parameters": "number",  # of the total, outside what each video token passes: text streams, modulation
+    },
 }
 RELATED: Final[dict[str, dict[str, str]]] = {
     "systems": {"chip": "chips", "host": "chips", "scale_up": "links", "scale_out": "links"},
@@ -434,4 +474,5 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "systems": ("num_chips", "chips_per_node"),
     "prices": ("num_chips",),
     "models": ("total_parameters",),
+    "diffusion": ("total_parameters",),
 }

@@ -162,6 +162,8 @@ def _on_pools(model: str, pools: Pools, output: Output, options: dict[str, Any])
         from ultratwin.report.tables import show
 
         show(result.blocks())
+        if output.explain:
+            sys.stdout.write(f"\n{result.explain()}\n")
     return 0 if result.feasible else 1
 
 

@@ -31,7 +31,8 @@ class JoinEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """A fabric that joins chips of different kinds: one file of catalogue/data/joins.
 
     `links`: ids of catalogue/data/links that speak to each other over it, those of the fabric of the same id in
-    catalogue/data/fabrics if empty; `needs`: the one that at least one side must have, any if empty. `hypothetical`: no source says that the fabric joins such chips.
+    catalogue/data/fabrics if empty; `needs`: the one that at least one side must have, any if empty.
+    `hypothetical`: no source says that the fabric joins such chips.
     """
 
     name: str

@@ -6,13 +6,16 @@ half of the public rows.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final
+
+import numpy as np
 
 from ultratwin.catalogue import loader, overrides
 from ultratwin.catalogue.schema import EngineEntry
 from ultratwin.errors import CatalogueError
-from ultratwin.hardware.chip import Number
+from ultratwin.hardware.chip import Chip, Number
 
 GENERIC: Final = "generic-engine"
 
@@ -33,6 +36,8 @@ class Engine:
     eager_kernel_s: host time of a kernel that no graph holds: dispatch and launch [s]
     handover_s: of a request whose prompt other workers compute: router, handshake, polling, beside the wire [s]
     captured_tokens: largest iteration with prompts that graphs hold; of decoding iterations they hold all [1]
+    small_chip_bytes, small_chips, small_chip_tokens: what counts as a small chip, and there the limits
+    small_chip_seqs: of tokens and sequences (`on_chip`)
     stream_frac: share of the memory's rate that a running engine reads weights at, at most [1]
     graph_launch_s: what a small kernel takes inside a captured graph [s]
     gemm_factor, attention_factor, collective_factor: time of its kernels over the catalogue's [1]
@@ -44,6 +49,7 @@ class Engine:
     kernel_library: str
     collective_library: str
     expert_libraries: tuple[str, ...]
+    small_chips: tuple[str, ...]
     overlaps_host: bool
     max_num_seqs: Number
     max_num_batched_tokens: Number
@@ -56,6 +62,9 @@ class Engine:
     eager_kernel_s: Number
     captured_tokens: Number
     handover_s: Number
+    small_chip_bytes: Number
+    small_chip_tokens: Number
+    small_chip_seqs: Number
     graph_launch_s: Number
     stream_frac: Number
     gemm_factor: Number
@@ -67,8 +76,9 @@ class Engine:
 
 _FIGURES: Final = (
     "max_num_seqs", "max_num_batched_tokens", "block_size", "memory_utilization_frac", "host_iteration_s",
-    "host_sequence_s", "request_s", "entry_s", "eager_kernel_s", "captured_tokens", "handover_s", "graph_launch_s",
-    "stream_frac", "gemm_factor", "attention_factor", "collective_factor", "routing_skew", "spread_frac",
+    "host_sequence_s", "request_s", "entry_s", "eager_kernel_s", "captured_tokens", "handover_s", "small_chip_bytes",
+    "small_chip_tokens", "small_chip_seqs", "graph_launch_s", "stream_frac", "gemm_factor", "attention_factor",
+    "collective_factor", "routing_skew", "spread_frac",
 )  # fmt: skip
 
 
@@ -96,8 +106,19 @@ def load_engine(name: str) -> Engine:
         kernel_library=stated("kernel_library") or "default",
         collective_library=stated("collective_library"),
         expert_libraries=next(each.expert_libraries for each in chain if each.expert_libraries),
+        small_chips=next((each.small_chips for each in chain if each.small_chips), ()),
         overlaps_host=stated("host") == "overlapped",
         **{key: figures[key] for key in _FIGURES},
+    )
+
+
+def on_chip(engine: Engine, chip: Chip) -> Engine:
+    """An engine as it sets itself up on a chip: vLLM allows for fewer tokens and sequences on small ones."""
+    small = chip.id in engine.small_chips or float(np.min(chip.memory_bytes)) < float(engine.small_chip_bytes)
+    if not small:
+        return engine
+    return dataclasses.replace(
+        engine, max_num_batched_tokens=engine.small_chip_tokens, max_num_seqs=engine.small_chip_seqs
     )
 
 

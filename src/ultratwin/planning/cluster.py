@@ -53,6 +53,8 @@ def describe_cluster(system: str, num_chips: int | None = None) -> Cluster:
     pool, chips = found.pool, topology.num_endpoints
     up, out = fabric_entry(pool.domain.link), fabric_entry(pool.fabric.link)
     per_rack = int(up.si("chips_per_rack", _CHIPS_PER_RACK)) if up is not None else _CHIPS_PER_RACK
+    if "num_racks" in found.facts:
+        per_rack = int(found.unit_chips / found.facts["num_racks"].si)
     power = {
         "chips at their limit": float(pool.chip.tdp_w) * chips,
         "hosts": float(pool.host_power_w) * chips,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -18,6 +18,7 @@ from ultratwin.simulation.network.faults import Faults
 from ultratwin.simulation.network.machine import make_machine
 from ultratwin.simulation.network.run import OPERATIONS, Simulator
 from ultratwin.timing.collectives import ALGORITHMS, Network, collective_time_s
+from ultratwin.timing.collectives.shape import axes_of
 from ultratwin.timing.communication import wires_of
 
 _NONE: Final = Faults()
@@ -78,6 +79,8 @@ def answer_collective(question: CollectiveQuestion) -> CollectiveAnswer:
     system = load_system(question.system)
     topology = build_topology(system, question.num_chips)
     network = wires_of(system.pool).network
+    if network.axes:  # a slice of a torus has sides of its own, and may be open
+        network = replace(network, axes=axes_of(topology.domain, float(system.pool.domain.bytes_per_s)))
     if question.fidelity == "event":
         rows = _event_rows(question, topology, network, system.pool.fabric.link)
     else:

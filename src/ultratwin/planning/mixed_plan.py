@@ -67,12 +67,22 @@ class MixedPlanQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """The answer under one reading of the announced figures: the best, the best of each system alone, the crossover."""
+    """The answer under one reading of the announced figures: the best, the best of each system alone, the crossover.
+
+    objective: what was made least
+    """
 
     name: str
+    objective: str
     best: Deployment | None
     pure: tuple[tuple[str, Deployment | None], ...]
     segments: tuple[Segment, ...]
+
+    @property
+    def gain(self) -> float:
+        """The least that a system alone takes of the objective, per request, over what the best of all takes."""
+        alone = [amount(option, self.objective) for _, option in self.pure if option is not None]
+        return min(alone) / amount(self.best, self.objective) if self.best and alone else math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +117,7 @@ class MixedPlanAnswer:
     @property
     def gain(self) -> float:
         """What the best pure system takes of the objective over what the best of all takes; NaN where there is none."""
-        return gain(self.readings[0], self.objective)
-
-
-def gain(reading: Reading, objective: str) -> float:
-    """The least that a system alone takes of an objective, per request, over what the best of all takes."""
-    alone = [amount(option, objective) for _, option in reading.pure if option is not None]
-    return min(alone) / amount(reading.best, objective) if reading.best and alone else math.nan
+        return self.readings[0].gain
 
 
 def amount(option: Deployment, objective: str) -> float:
@@ -138,7 +142,7 @@ def answer_mixed_plan(question: MixedPlanQuestion) -> MixedPlanAnswer:
     load, rate = offered_load(plan.serving)
     joins = pool_joins([each.system for each in question.pools], question.fabrics)
     sides, wanted = _sides(question, load, rate)
-    found = mixed_ways(sides, joins, wanted, question.modes, question.transfer_dtype)
+    found, thin = _searched(question, sides, joins, wanted)
     objective, notes = _objective(plan.objective, sides)
     stated = _reading(EXPECTED, found, wanted, objective, sides)
     near = [option for ways in found.ways if (option := nearest_of(ways, wanted)) is not None]
@@ -150,7 +154,7 @@ def answer_mixed_plan(question: MixedPlanQuestion) -> MixedPlanAnswer:
         question=question, model=model, load=load, objective=objective, best=stated.best,
         nearest=None if stated.best else min(near, key=lambda each: (each.miss, each.chips), default=None),
         choices=_choices(found.ways, wanted, objective),
-        readings=(stated, *_other_readings(question, sides, joins, wanted, found, objective)),
+        readings=(stated, *_other_readings(question, thin, joins, wanted, stated)),
         joins=tuple(each for pair, several in joins.items() if pair[0] < pair[1] for each in several),
         prices={each.system.id: each.usd_per_chip_s for each in sides}, notes=(*notes, *format_notes(settings)),
         num_candidates=sum(each.plans.num_candidates for each in sides), num_points=found.num_points,
@@ -185,6 +189,22 @@ def _sides(question: MixedPlanQuestion, load: Load, rate: float | None) -> tuple
             sides.append(pool_side(setting, share.system, axes, wanted, usd_per_chip_s=price, max_chips=limit))
     most = question.plan.max_chips or sum(each.max_chips for each in sides)
     return sides, dataclasses.replace(wanted, max_chips=most)
+
+
+def _searched(
+    question: MixedPlanQuestion, sides: Sequence[PoolSide], joins: Mapping[tuple[str, str], tuple[Join, ...]],
+    wanted: Wanted,
+) -> tuple[Looked, list[PoolSide]]:  # fmt: skip
+    """All plans; then, at the loads of whole replicas, those that are worth combining, which the sides then hold."""
+    first = mixed_ways(sides, joins, wanted, question.modes, question.transfer_dtype)
+    thin = [some_plans_of(each, first, wanted) for each in sides]
+    modes = [mode for mode in question.modes if mode in _READ_MODES]
+    again = mixed_ways(thin, joins, wanted, modes, question.transfer_dtype, whole=True)
+    both = Looked(
+        ways=(*first.ways, *again.ways), num_points=first.num_points + again.num_points,
+        num_deployments=first.num_deployments + again.num_deployments,
+    )  # fmt: skip
+    return both, thin
 
 
 def _objective(asked: str, sides: Sequence[PoolSide]) -> tuple[str, list[str]]:
@@ -232,7 +252,7 @@ def _reading(name: str, found: Looked, wanted: Wanted, objective: str, sides: Se
         for each in systems
     )
     return Reading(
-        name=name, best=best_way(found.ways, wanted, objective), pure=pure,
+        name=name, objective=objective, best=best_way(found.ways, wanted, objective), pure=pure,
         segments=price_segments(found.ways, (systems[0], systems[1]), wanted) if len(systems) == 2 else (),
     )  # fmt: skip
 
@@ -247,12 +267,12 @@ def _choices(found: Sequence[Ways], wanted: Wanted, objective: str) -> tuple[Dep
 
 
 def _other_readings(
-    question: MixedPlanQuestion, sides: Sequence[PoolSide], joins: Mapping[tuple[str, str], tuple[Join, ...]],
-    wanted: Wanted, found: Looked, objective: str,
+    question: MixedPlanQuestion, thin: Sequence[PoolSide], joins: Mapping[tuple[str, str], tuple[Join, ...]],
+    wanted: Wanted, stated: Reading,
 ) -> list[Reading]:  # fmt: skip
     """The same with an announced system's figures at their ends; only plans that are worth combining are looked at."""
-    modes = [mode for mode in question.modes if mode in _READ_MODES]
-    thin = [some_plans_of(each, found, wanted) for each in sides]
+    kept = {*_READ_MODES, stated.best.mode if stated.best else ""}
+    modes = [mode for mode in question.modes if mode in kept]
     readings = []
     for share in question.pools:
         if not is_announced(share.system):
@@ -264,8 +284,9 @@ def _other_readings(
                 pair: joins_of([systems[pair[0]], systems[pair[1]]], question.fabrics if len(set(pair)) > 1 else ())
                 for pair in joins
             }
-            looked = mixed_ways(moved, again, wanted, modes, question.transfer_dtype)
-            readings.append(_reading(f"{share.system.id} at its {end} figures", looked, wanted, objective, moved))
+            looked = mixed_ways(moved, again, wanted, modes, question.transfer_dtype, whole=True)
+            name = f"{share.system.id} at its {end} figures"
+            readings.append(_reading(name, looked, wanted, stated.objective, moved))
     return readings
 
 

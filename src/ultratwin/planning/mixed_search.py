@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ultratwin.hardware.chip import Array
+from ultratwin.hardware.chip import Array, Number
 from ultratwin.hardware.mix import Join
 from ultratwin.hardware.system import System, per_rank
 from ultratwin.mapping.serving import RUNTIME_BYTES, ServingPlan, weight_bytes
@@ -34,6 +34,7 @@ from ultratwin.planning.serving_deployment import (
     Wanted,
     Ways,
     aggregated_deployments,
+    at_whole_replicas,
     deployment_table,
     disaggregated_deployments,
     every_pair,
@@ -42,6 +43,7 @@ from ultratwin.planning.serving_deployment import (
     served_candidates,
     several_tokens,
 )
+from ultratwin.planning.serving_mix import BatchLimits
 from ultratwin.planning.serving_point import Served, SteadyState, open_states
 from ultratwin.planning.serving_search import (
     Axes,
@@ -58,6 +60,8 @@ MIXED_MODES: Final = (AGGREGATED, DISAGGREGATED, ROUTED, ATTENTION_EXPERTS, TARG
 _ROUTED_FRONT: Final = 16
 _ROUTED_COUNTS: Final = 24
 """Replicas of each kind that are put behind one router, and numbers of the first kind that are tried."""
+MOST_REPLICA_RANKS: Final = 144
+"""Largest side of a shared iteration that is searched, where the chips allow it."""
 _SPLIT_RATIO: Final = 16.0
 """Chips of one side over the other's, at most, where an iteration is shared."""
 
@@ -105,7 +109,7 @@ def pool_side(
 
 def mixed_ways(
     sides: Sequence[PoolSide], joins: Mapping[tuple[str, str], tuple[Join, ...]], wanted: Wanted,
-    modes: Sequence[str], transfer_dtype: str = "",
+    modes: Sequence[str], transfer_dtype: str = "", *, whole: bool = False,
 ) -> Looked:  # fmt: skip
     """All deployments on systems that are joined, pure ones among them.
 
@@ -113,15 +117,17 @@ def mixed_ways(
         sides: systems in formats; one system in several formats may be several of them
         joins: between systems by their ids, those of a system with itself too; absent where nothing joins them
         wanted: load, objectives; modes: of MIXED_MODES
+        whole: at the loads of whole numbers of replicas instead of the grid of a search
     """
     found: list[Ways] = []
     sides = [each for each in sides if len(each.plans.num_ranks)]
     served = [served_candidates(each.setting, each.system, each.plans, each.wanted(wanted)) for each in sides]
     num_points = sum(each.points.num_points for each in served)
+    roles = [role_candidates(each, wanted, whole=whole) for each in served] if DISAGGREGATED in modes else []
+    served = [at_whole_replicas(each, wanted) for each in served] if whole else served
     if AGGREGATED in modes:
         found += [aggregated_deployments(each, wanted) for each in served]
     if DISAGGREGATED in modes and several_tokens(wanted.load):
-        roles = [role_candidates(each, wanted) for each in served]
         num_points += 2 * num_points
         for prefill, _ in roles:
             for _, decode in roles:
@@ -198,11 +204,12 @@ def experts_apart(own: PoolSide, other: PoolSide, joins: tuple[Join, ...], wante
     if num_experts(model) <= 1:
         return None
     attention = dataclasses.replace(own.setting, model=without_experts(model))
+    fixed = {**own.axes.fixed, "pipeline_parallel_size": 1, "expert_parallel_size": 1}
+    budget = own.axes.max_num_batched_tokens or int(own.setting.engine.max_num_batched_tokens)
     axes = dataclasses.replace(
-        own.axes, groups=True, fixed={**own.axes.fixed, "pipeline_parallel_size": 1, "expert_parallel_size": 1},
-        max_num_batched_tokens=own.axes.max_num_batched_tokens or int(own.setting.engine.max_num_batched_tokens),
+        own.axes, sizes=_wide_sizes(own), groups=True, fixed=fixed, max_num_batched_tokens=budget
     )  # fmt: skip
-    plans = search_plans(attention, axes, wanted.load)
+    plans = _each_group_an_engine(search_plans(attention, axes, wanted.load))
     ranks = expert_ranks(other)
     if not len(plans.num_ranks) or not len(ranks):
         return None
@@ -210,11 +217,26 @@ def experts_apart(own: PoolSide, other: PoolSide, joins: tuple[Join, ...], wante
     return _split_ways(ATTENTION_EXPERTS, (own, other), (attention, plans, there), joins, wanted)
 
 
+def _each_group_an_engine(plans: Plans) -> Plans:
+    """The plans with an engine's limits in every attention group: only experts see the tokens of all of them."""
+    groups, limits = np.asarray(plans.plan.attention_data_parallel_size), plans.limits
+    return dataclasses.replace(
+        plans, limits=dataclasses.replace(
+            limits, max_num_seqs=np.asarray(limits.max_num_seqs) * groups,
+            max_num_batched_tokens=np.asarray(limits.max_num_batched_tokens) * groups,
+        ),
+    )  # fmt: skip
+
+
+def _wide_sizes(side: PoolSide) -> tuple[int, ...]:
+    """Ranks of one side of a shared iteration: its groups need no domain, as they talk to the other side only."""
+    return replica_sizes(side.setting.pool, min(side.max_chips * side.setting.pool.ranks_per_chip, MOST_REPLICA_RANKS))
+
+
 def expert_ranks(side: PoolSide) -> NDArray[np.int64]:
     """Numbers of ranks that all routed experts fit on, spread evenly."""
     model, formats, pool = side.setting.model, side.setting.formats, per_rank(side.setting.pool)
-    largest = min(max(side.axes.sizes), side.max_chips * side.setting.pool.ranks_per_chip)
-    sizes = np.array(replica_sizes(side.setting.pool, largest), dtype=np.int64)
+    sizes = np.array(_wide_sizes(side), dtype=np.int64)
     sizes = sizes[(num_experts(model) % sizes == 0) | (sizes % num_experts(model) == 0)]
     plan = ServingPlan(attention_data_parallel_size=sizes)
     held = weight_bytes(model, formats, plan) - weight_bytes(without_experts(model), formats, plan) + RUNTIME_BYTES
@@ -239,16 +261,19 @@ def draft_apart(own: PoolSide, other: PoolSide, joins: tuple[Join, ...], wanted:
 
 def some_plans(plans: Plans, at: NDArray[np.int64]) -> Plans:
     """Some of the plans, in that order."""
+
+    def some(value: Number) -> Array:
+        value = np.asarray(value)
+        return value[at] if value.ndim else value
+
+    limits = {each.name: some(getattr(plans.limits, each.name)) for each in dataclasses.fields(plans.limits)}
     return dataclasses.replace(
-        plans, plan=_sizes_at(plans.plan, at), num_ranks=plans.num_ranks[at],
-        limits=dataclasses.replace(
-            plans.limits, kv_tokens=np.asarray(plans.limits.kv_tokens)[at],
-            max_num_batched_tokens=np.asarray(plans.limits.max_num_batched_tokens)[at],
-        ),
-    )  # fmt: skip
+        plans, plan=sizes_at(plans.plan, at), num_ranks=plans.num_ranks[at], limits=BatchLimits(**limits)
+    )
 
 
-def _sizes_at(plan: ServingPlan, at: NDArray[np.int64]) -> ServingPlan:
+def sizes_at(plan: ServingPlan, at: NDArray[np.int64]) -> ServingPlan:
+    """Some of arrays of plans, in that order."""
     values = {each.name: np.asarray(getattr(plan, each.name)) for each in dataclasses.fields(plan)}
     return ServingPlan(**{name: value[at] if value.ndim else value for name, value in values.items()})
 
@@ -268,11 +293,7 @@ def _split_ways(
     kept = (ratio <= _SPLIT_RATIO) & (ratio >= 1.0 / _SPLIT_RATIO)
     first, second = first[kept], second[kept]
     chips = own_chips[first], other_chips[second]
-    kind = ExpertsApart if mode == ATTENTION_EXPERTS else DraftApart
-    split: TwoSided = kind(
-        setting=other.setting, plan=_sizes_at(there, second), joins=joins, links=np.minimum(*chips),
-        pair_chips=chips[0] + chips[1],
-    )  # fmt: skip
+    split = split_between(mode, other.setting, sizes_at(there, second), joins, chips)
     # nothing reaches some pairs: a domain that both kinds share is smaller than they are
     kept = np.isfinite(split.message_s(np.ones(len(first))))
     if not kept.any():
@@ -291,6 +312,16 @@ def _split_ways(
         ),
     )  # fmt: skip
     return split_deployments(mode, (own.candidates(views[0]), other.candidates(views[1])), wanted)
+
+
+def split_between(
+    mode: str, setting: ServingSetting, plan: ServingPlan, joins: tuple[Join, ...], chips: tuple[Array, Array]
+) -> TwoSided:
+    """The other side of iterations that two systems share; `chips`: of a replica on either, [candidate]."""
+    kind = ExpertsApart if mode == ATTENTION_EXPERTS else DraftApart
+    return kind(
+        setting=setting, plan=plan, joins=joins, links=np.minimum(*chips), pair_chips=np.asarray(chips[0] + chips[1])
+    )
 
 
 def _view(setting: ServingSetting, plans: Plans, state: SteadyState, chips: Array, num_shares: int) -> Points:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from ultratwin.hardware.chip import Array
 from ultratwin.hardware.mix import Join, Mix, PoolShare, join_pools, joins_of
 from ultratwin.mapping.plan import Rejected
-from ultratwin.mapping.serving import ServingPlan
 from ultratwin.planning.front import pareto_front
 from ultratwin.planning.mixed_plan import format_notes
 from ultratwin.planning.mixed_search import (
@@ -26,6 +25,7 @@ from ultratwin.planning.mixed_search import (
     experts_apart,
     pool_side,
     routed_table,
+    split_between,
     split_table,
 )
 from ultratwin.planning.plan_serving import PlanServingQuestion, chip_price, offered_load, search_setup
@@ -48,7 +48,7 @@ from ultratwin.planning.serving_mix import BatchLimits, Load
 from ultratwin.planning.serving_point import Served, SteadyState, open_load
 from ultratwin.planning.serving_question import ServingQuestion
 from ultratwin.planning.serving_ranges import ServingRanges, serving_ranges
-from ultratwin.planning.serving_search import Points, search_points
+from ultratwin.planning.serving_search import search_points
 from ultratwin.planning.serving_transfer import KvWire, kv_wire, reaches
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
@@ -90,10 +90,26 @@ class RoleAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedIteration:
+    """An iteration on both pools: on the first, on the second and between them, of the batch and of half of it [s]."""
+
+    sequences: float
+    seconds: float
+    whole_s: tuple[float, ...]
+    half_s: tuple[float, ...]
+
+    @property
+    def alternates(self) -> bool:
+        """Whether two half batches take turns; else the whole batch is on one side after the other."""
+        return self.seconds < sum(self.whole_s) * (1 - 1e-12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MixedServingAnswer:
     """The answer. `deployment` is None where nothing can run (`rejected` says why).
 
     join: what prompts' keys and values, or tokens, go over; wire: formats of keys and values, None in other modes
+    shared: an iteration that both pools share, None in other modes
     """
 
     question: MixedServingQuestion
@@ -104,6 +120,7 @@ class MixedServingAnswer:
     deployment: Deployment | None
     roles: tuple[RoleAnswer, ...]
     wire: KvWire | None
+    shared: SharedIteration | None
     rejected: Rejected | None
     notes: tuple[str, ...]
     num_deployments: int
@@ -136,6 +153,7 @@ def answer_mixed_serving(question: MixedServingQuestion) -> MixedServingAnswer:
         wire = kv_wire(model, settings[0].formats, settings[1].formats, load.prompt_tokens, question.transfer_dtype)
     base = MixedServingAnswer(
         question=question, model=model, load=load, mix=mix, join=mix.join, deployment=None, roles=(), wire=wire,
+        shared=None,
         rejected=_missing(question, sides), notes=tuple(format_notes(settings)), num_deployments=0,
     )  # fmt: skip
     ways = None if base.rejected else fixed_ways(question.mode, sides, joins, wanted, question.transfer_dtype)
@@ -143,7 +161,7 @@ def answer_mixed_serving(question: MixedServingQuestion) -> MixedServingAnswer:
         return dataclasses.replace(base, rejected=base.rejected or _refused(question, wanted))
     looked = len(ways.table.miss)
     ways = exact(ways, best_row(ways, wanted), joins, wanted, question.transfer_dtype)
-    found = deployment_of(ways, wanted, 0)
+    found = _whole_pools(deployment_of(ways, wanted, 0), sides)
     pair = np.array([float(sum(each.chips for each in found.roles))])
     used = next((e for e in joins if reaches(e, joins, pair, np.array([float(found.chips)]))[0]), mix.join)
     roles = tuple(
@@ -151,8 +169,36 @@ def answer_mixed_serving(question: MixedServingQuestion) -> MixedServingAnswer:
         for index, (share, side) in enumerate(zip(question.pools, ways.sides, strict=True))
     )
     return dataclasses.replace(
-        base, deployment=found, roles=roles, join=used, num_deployments=looked,
+        base, deployment=found, roles=roles, join=used, num_deployments=looked, shared=_shared(question, ways, joins),
         mix=dataclasses.replace(mix, join=used),
+    )  # fmt: skip
+
+
+def _whole_pools(option: Deployment, sides: Sequence[PoolSide]) -> Deployment:
+    """The deployment with all units paid for, whether their chips serve or not."""
+    return dataclasses.replace(
+        option, rented_chips=sum(each.max_chips for each in sides),
+        usd_per_s=sum(each.max_chips * each.usd_per_chip_s for each in sides),
+    )  # fmt: skip
+
+
+def _shared(question: MixedServingQuestion, ways: Ways, joins: tuple[Join, ...]) -> SharedIteration | None:
+    """An iteration that decodes all running sequences of a replica that is on both pools."""
+    if question.mode not in (ATTENTION_EXPERTS, TARGET_DRAFT):
+        return None
+    own, other = (each.points for each in ways.sides)
+    plan, _ = own.one_plan(0)
+    there, _ = other.one_plan(0)
+    load = offered_load(question.serving)[0]
+    split = split_between(question.mode, other.setting, there, joins, (own.num_chips, other.num_chips))
+    served = Served(setting=own.setting, load=load, speculation=question.serving.speculation, split=split)
+    none, running, one = np.zeros((1, 1)), own.state.decoding.reshape(1, 1), np.ones(1)
+    whole, half = (split.sides(served, plan, none, share * running, one) for share in (1.0, 0.5))
+    seconds, _ = split.nodes(served, plan, none, running, one)
+    return SharedIteration(
+        sequences=float(running[0, 0]), seconds=float(seconds[0, 0]),
+        whole_s=tuple(float(each[0, 0]) for each in (whole.own_s, whole.other_s, whole.between_s)),
+        half_s=tuple(float(each[0, 0]) for each in (half.own_s, half.other_s, half.between_s)),
     )  # fmt: skip
 
 
@@ -298,26 +344,17 @@ def exact(ways: Ways, at: int, joins: tuple[Join, ...], wanted: Wanted, transfer
 
 def _under(side: Candidates, load: Load, rate: float, count: Array, wanted: Wanted) -> Candidates:
     """A candidate under its share of a rate, dealt to so many replicas in turn."""
-    plan, limits = _one_plan(side.points)
+    plan, limits = side.points.one_plan(0)
     served = Served(setting=side.points.setting, load=load, speculation=wanted.speculation)
     state = open_load(served, plan, limits, rate / count, wanted.burstiness * count)
     return dataclasses.replace(side, points=dataclasses.replace(side.points, state=state))
-
-
-def _one_plan(points: Points) -> tuple[ServingPlan, BatchLimits]:
-    """The plan of points of one, and its limits."""
-    at, limits = int(points.plan_index[0]), points.plans.limits
-    return points.plans.plan.at(at), dataclasses.replace(
-        limits, kv_tokens=float(np.asarray(limits.kv_tokens)[at]),
-        max_num_batched_tokens=float(np.asarray(limits.max_num_batched_tokens)[at]),
-    )  # fmt: skip
 
 
 def _role_answer(
     question: MixedServingQuestion, share: PoolShare, side: Candidates, found: Deployment, index: int
 ) -> RoleAnswer:
     role, state = found.roles[index], side.points.state
-    plan, limits = _one_plan(side.points)
+    plan, limits = side.points.one_plan(0)
     load = role_load(question.mode, index, offered_load(question.serving)[0])
     asked = question.serving
     served = Served(setting=side.points.setting, load=load, speculation=asked.speculation)

@@ -163,7 +163,9 @@ class ExpertsApart(TwoSided):
         plan = ServingPlan(
             **{each.name: np.tile(getattr(self.plan, each.name), len(load)) for each in dataclasses.fields(self.plan)}
         )
-        return np.reshape(token_parts(self.setting, plan, tokens.ravel())["experts"], tokens.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):  # chips without a scale-up link: no part of the experts
+            parts = token_parts(self.setting, plan, tokens.ravel())
+        return np.reshape(parts["experts"], tokens.shape)
 
     def between_s(self, served: Served, load: Array, decoding: Array) -> Array:
         tokens = load + served.speculation.computed * decoding
@@ -192,7 +194,8 @@ class DraftApart(TwoSided):
         return "draft"
 
     def other_s(self, served: Served, load: Array, decoding: Array) -> Array:
-        drafted = draft_s(self.setting, self.plan, decoding.max(axis=0), served.speculation)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            drafted = draft_s(self.setting, self.plan, decoding.max(axis=0), served.speculation)
         return np.where(decoding > 0, drafted, 0.0)
 
     def between_s(self, served: Served, load: Array, decoding: Array) -> Array:

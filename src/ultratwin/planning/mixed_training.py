@@ -16,6 +16,7 @@ from ultratwin.mapping.profile import Profile, load_profile
 from ultratwin.mapping.recipe import Recipe, recipe
 from ultratwin.planning.evaluate import Setting
 from ultratwin.planning.mixed_training_budget import PureSystem, pure_systems
+from ultratwin.planning.mixed_training_crossover import Crossover, crossovers
 from ultratwin.planning.mixed_training_goodput import Goodput, mixed_goodput
 from ultratwin.planning.mixed_training_run import MixedRun, Site, mixed_run
 from ultratwin.planning.mixed_training_search import (
@@ -62,6 +63,7 @@ class MixedAnswer:
 
     best: None where nothing can run, and `rejected` says why; mixed: the best that uses every pool
     formats: what each kind can't compute, and what it does instead; budgets: one kind alone for as much money or power
+    crossovers: prices at which the mix costs as much as each kind alone
     """
 
     model: Model
@@ -78,6 +80,7 @@ class MixedAnswer:
     run: MixedRun | None
     goodput: Goodput | None
     budgets: tuple[PureSystem, ...]
+    crossovers: tuple[Crossover, ...]
     formats: tuple[str, ...]
     rejected: Rejected | None
 
@@ -107,31 +110,39 @@ def answer_mixed_training(question: MixedQuestion) -> MixedAnswer:
     empty = MixedAnswer(
         model=model, mix=mix, setting=setting, precision=asked.precision, tokens=tokens,
         num_parameters=parameter_count(model), num_active_parameters=active_parameter_count(model), site=site,
-        found=found, best=None, mixed=None, run=None, goodput=None, budgets=(), formats=formats,
+        found=found, best=None, mixed=None, run=None, goodput=None, budgets=(), crossovers=(), formats=formats,
         rejected=_no_plan(found, setting),
     )  # fmt: skip
-    ranked = sorted(found.all(), key=lambda each: _key(empty, each, asked.objective))
+    ranked = _ranked(empty, asked.objective)
     if not ranked:
         return empty
-    best = ranked[0]
+    best, mixed = ranked[0], next((each for each in ranked if each.way != PURE), None)
     run = mixed_run(setting, mix.shares, best, site, tokens=tokens, seed=asked.seed)
+    several = len(mix.shares) > 1
     return dataclasses.replace(
         empty,
         best=best,
-        mixed=next((each for each in ranked if each.way != PURE), None),
+        mixed=mixed,
         run=run,
         goodput=mixed_goodput(setting, mix.shares, best, run, model),
-        budgets=pure_systems(setting.sides, mix.shares, fixed, site, asked.objective) if len(mix.shares) > 1 else (),
+        budgets=pure_systems(setting.sides, mix.shares, fixed, site, asked.objective) if several else (),
+        crossovers=crossovers(setting, mix.shares, mixed, found.best[PURE], seed=asked.seed) if mixed else (),
         rejected=None,
     )
 
 
-def _key(answer: MixedAnswer, candidate: MixedCandidate, objective: str) -> tuple[float, float]:
-    """What shall be least, then time; an unknown price ranks by time."""
-    if objective in ("energy", "carbon"):
-        return candidate.energy_j, candidate.step_s
-    rate = answer.rate_usd_per_s(candidate) if objective == "cost" else 1.0
-    return (rate if rate == rate else 1.0) * candidate.step_s, candidate.step_s
+def _ranked(answer: MixedAnswer, objective: str) -> list[MixedCandidate]:
+    """All candidates, by what shall be least, then time; by time where a price is unknown."""
+    every = answer.found.all()
+    rates = [answer.rate_usd_per_s(each) if objective == "cost" else 1.0 for each in every]
+    known = all(map(math.isfinite, rates))
+
+    def key(at: int) -> tuple[float, float]:
+        each = every[at]
+        goal = each.energy_j if objective in ("energy", "carbon") else each.step_s * (rates[at] if known else 1.0)
+        return goal, each.step_s
+
+    return [every[at] for at in sorted(range(len(every)), key=key)]
 
 
 def merged(question: MixedQuestion) -> Mix:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from ultratwin.hardware.mix import PoolShare
@@ -58,38 +59,43 @@ def nameplate_w(system: System) -> float:
 def pure_systems(
     sides: Sequence[Setting], shares: Sequence[PoolShare], fixed: Mapping[str, int], site: Site, objective: str
 ) -> tuple[PureSystem, ...]:
-    """Each kind alone, as many units of it as the mix's money per hour, or its power, would buy."""
+    """Each kind alone, as many units of it as the mix's money per hour, or its power, or its number would buy.
+
+    Args: sides, shares: the pools; fixed: axes that are given; site: prices; objective: what is to be least
+    """
+    prices = [share.system.unit_chips * site.rate_usd_per_chip_s(share.system)[0] for share in shares]
+    watts = [nameplate_w(share.system) for share in shares]
     found = []
-    money = [share.chips * site.rate_usd_per_chip_s(share.system)[0] for share in shares]
-    watts = [share.units * nameplate_w(share.system) for share in shares]
-    for budget, spent, one in (
-        (BUDGETS[0], money, [share.system.unit_chips * site.rate_usd_per_chip_s(share.system)[0] for share in shares]),
-        (BUDGETS[1], watts, [nameplate_w(share.system) for share in shares]),
-        (BUDGETS[2], [float(share.units) for share in shares], [1.0 for _ in shares]),
-    ):
-        for side, share, each in zip(sides, shares, one, strict=True):
-            found.append(_best(budget, sum(spent), each, side, share.system, fixed, objective))
+    known: dict[tuple[int, int], Candidate | None] = {}
+
+    def searched(at: int, units: int) -> Candidate | None:
+        if (at, units) not in known:
+            ranks = units * shares[at].system.unit_chips * sides[at].pool.ranks_per_chip
+            known[at, units] = next(iter(search(sides[at], ranks, fixed, keep=1, objective=objective).best), None)
+        return known[at, units]
+
+    for budget, each in zip(BUDGETS, (prices, watts, [1.0] * len(shares)), strict=True):
+        whole = sum(share.units * one for share, one in zip(shares, each, strict=True))
+        for at, share in enumerate(shares):
+            found.append(_best(budget, whole / each[at], share.system, partial(searched, at), objective))
     return tuple(found)
 
 
 def _best(
-    budget: str, whole: float, each: float, side: Setting, system: System, fixed: Mapping[str, int], objective: str
+    budget: str, allowed: float, system: System, searched: Callable[[int], Candidate | None], objective: str
 ) -> PureSystem:  # fmt: skip
+    """The best layout of one kind on at most so many units."""
     none = PureSystem(budget=budget, system=system, units=0, used_units=0, candidate=None)
-    if not (whole > 0 and each > 0):
-        return dataclasses.replace(none, why="no price of every pool is known: give one with --price")
-    most = system.max_chips // system.unit_chips
-    units = min(int(whole / each * (1 + 1e-9)), most)
+    if math.isnan(allowed):
+        return dataclasses.replace(none, why="a price is unknown (--price)")
+    units = int(min(allowed * (1 + 1e-9), system.max_chips // system.unit_chips))
     if units < 1:
         return dataclasses.replace(none, why="the budget buys no unit")
     best = dataclasses.replace(none, units=units, why="no layout of it can run")
     for used in round_counts(units):
-        ranks = used * system.unit_chips * side.pool.ranks_per_chip
-        result = search(side, ranks, fixed, keep=1, objective=objective).best
-        if result:
-            tried = dataclasses.replace(best, used_units=used, candidate=result[0], why="")
-            if _goal(tried, objective) < _goal(best, objective):
-                best = tried
+        tried = dataclasses.replace(best, used_units=used, candidate=searched(used), why="")
+        if _goal(tried, objective) < _goal(best, objective):
+            best = tried
     return best
 
 

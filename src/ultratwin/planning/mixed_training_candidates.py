@@ -9,7 +9,8 @@ Tensor: every layout whose tensor-parallel groups have half of their ranks on ea
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -170,11 +171,11 @@ def _fronts(rows: Rows) -> Rows:
 
 def staged_batches(
     sides: Sequence[Setting], rows: Sequence[Rows], fixed: Mapping[str, int], schedule: int, chunks: int,
-    *, wanted: int | None = None,
-) -> Iterator[tuple[float, MixedPlan]]:  # fmt: skip
-    """Plans of one pipeline over both kinds in this order: batches, and about the least step time of each [s].
+    *, wanted: int | None = None, most_s: Callable[[], float] = lambda: float("inf"),
+) -> Iterator[MixedPlan]:  # fmt: skip
+    """Plans of one pipeline over both kinds in this order, in batches, those that seem fastest first.
 
-    `wanted`: layers of the first kind, where they are given.
+    Args: wanted: layers of the first kind, where they are given; most_s: what can't be faster is left out [s]
     """
     layers, batch = sides[0].model.num_layers, fixed["global_batch_size"]
     first, second = _paired(*rows, layers=layers // chunks, wanted=fixed.get("pipeline_parallel_size"))
@@ -183,8 +184,12 @@ def staged_batches(
     split, step = _balanced(first, second, layers, batch, schedule, chunks, wanted)
     order = np.argsort(step, kind="stable")
     order = order[: np.count_nonzero(np.isfinite(step))]
-    for begin in range(0, len(order), PAIRS):
-        at = order[begin : begin + PAIRS]
+    # a small batch first: what it finds spares most of the rest
+    for begin, end in itertools.pairwise((0, *range(PAIRS // 8, len(order) + PAIRS, PAIRS))):
+        at = order[begin:end]
+        at = at[step[at] <= most_s()]
+        if not len(at):
+            return
         a, b = first.at(at), second.at(at)
         near = _divisions(a, b, split[at], layers, chunks) if wanted is None else np.full((len(at), 1), wanted)
         ways = near.shape[1]
@@ -194,7 +199,7 @@ def staged_batches(
             for each in (a, b)
         )
         held = near.reshape(1, -1)
-        yield float(step[at[0]]), MixedPlan(sides=plans, layers=(held, layers - held))
+        yield MixedPlan(sides=plans, layers=(held, layers - held))
 
 
 def _paired(first: Rows, second: Rows, *, layers: int, wanted: int | None) -> tuple[Rows, Rows]:

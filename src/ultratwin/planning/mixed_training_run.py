@@ -31,17 +31,18 @@ from ultratwin.planning.uncertainty import Sampler, range_of
 
 
 class SharedSampler(Sampler):
-    """A sampler that draws a fact of one name once: pools that share a fact share its samples."""
+    """A sampler that draws a fact once: pools that share one share its samples."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__(seed)
-        self._known: dict[str, Array | float] = {}
+        self._known: dict[tuple[str, Fact], Array | float] = {}
 
     def fact(self, name: str, facts: Mapping[str, Fact], key: str) -> Array | float:
-        """As `Sampler.fact`."""
-        if name not in self._known:
-            self._known[name] = super().fact(name, facts, key)
-        return self._known[name]
+        """As `Sampler.fact`; facts of one name differ where each chip has its own."""
+        known = name, facts[key]
+        if known not in self._known:
+            self._known[known] = super().fact(name, facts, key)
+        return self._known[known]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

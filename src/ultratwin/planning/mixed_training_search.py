@@ -47,6 +47,8 @@ KEPT: Final = 48
 ROUNDS: Final = 8
 """Batches of each schedule and order, at most: they come with the fastest first."""
 _FEW: Final = 10
+_SLOWER: Final = 1.5
+"""Where energy is to be least, plans so much slower than those that are kept are looked at too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,13 +136,17 @@ class _Best:
     """The best few candidates of one way."""
 
     def __init__(self, setting: MixedSetting, objective: str, batch: int) -> None:
-        self._setting, self._objective, self._batch = setting, objective, batch
+        self._setting, self._batch = setting, batch
+        self._saving = objective in ("energy", "carbon")
         self.found: list[MixedCandidate] = []
         self.num_plans = self.num_feasible = 0
 
     @property
-    def step_s(self) -> float:
-        return min((each.step_s for each in self.found), default=np.inf)
+    def limit_s(self) -> float:
+        """Step time above which nothing is looked for: that of the worst plan that is kept."""
+        if len(self.found) < _FEW:
+            return np.inf
+        return max(each.step_s for each in self.found) * (_SLOWER if self._saving else 1.0)
 
     def add(self, way: str, order: tuple[int, ...], plan: MixedPlan) -> None:
         """Evaluates plans [1, candidate] and keeps the best of them."""
@@ -152,7 +158,7 @@ class _Best:
         if not good.any():
             return
         energy = np.broadcast_to(mixed_energy_j(self._setting, way, order, plan, times), shape)
-        goal = np.where(good, energy if self._objective in ("energy", "carbon") else times.total_s, np.inf).ravel()
+        goal = np.where(good, energy if self._saving else times.total_s, np.inf).ravel()
         few = np.argsort(goal, kind="stable")[:_FEW]
         for at in few[np.isfinite(goal[few])]:
             where = np.unravel_index(at, shape)
@@ -179,9 +185,10 @@ class _Best:
         return good
 
     def _trim(self) -> None:
-        energy = self._objective in ("energy", "carbon")
         unique = {(each.step_s, each.energy_j, str(each.plan)): each for each in self.found}
-        ranked = sorted(unique.values(), key=lambda each: (each.energy_j if energy else each.step_s, each.memory_bytes))
+        ranked = sorted(
+            unique.values(), key=lambda each: (each.energy_j if self._saving else each.step_s, each.memory_bytes)
+        )
         self.found = ranked[:_FEW]
 
 
@@ -305,19 +312,24 @@ def _try_stages(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], la
     paired = False
     for (schedule, chunks), order in itertools.product(variants, itertools.permutations(range(len(rows)))):
         sides, ready = setting.in_order(order), [rows[at] for at in order]
-        batches = staged_batches(sides, [each for each in ready if each is not None], fixed, schedule, chunks,
-                                 wanted=layers[order[0]] if layers else None)  # fmt: skip
-        for least, plan in itertools.islice(batches, ROUNDS):
+        batches = staged_batches(
+            sides, [each for each in ready if each is not None], fixed, schedule, chunks,
+            wanted=layers[order[0]] if layers else None, most_s=lambda: kept.limit_s,
+        )  # fmt: skip
+        for plan in itertools.islice(batches, ROUNDS):
             paired = True
-            if least > kept.step_s:
-                break
             kept.add(STAGES, order, plan)
     return "" if paired else "no layouts of both kinds take equally many sequences at once, and fit"
 
 
 def _try_groups(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], pure: Sequence[Found]) -> str:
-    lists = [_group_layouts(side, ranks, fixed, found) for side, ranks, found in
-             zip(setting.sides, setting.ranks, pure, strict=True)]  # fmt: skip
+    speeds = [1.0 / found.step_s[0] if found.step_s else 1.0 for found in pure]
+    lists = []
+    for side, ranks, found, speed in zip(setting.sides, setting.ranks, pure, speeds, strict=True):
+        share = fixed["global_batch_size"] * speed / sum(speeds)
+        own = {**fixed, "global_batch_size": divisible_batch(share, ranks)}
+        both = (*found.plans, *search(side, ranks, own, keep=KEPT).plans)
+        lists.append(list({dataclasses.replace(plan, global_batch_size=1): plan for plan in both}.values()))
     if not all(lists):
         return "a replica of the whole model does not fit into each pool alone"
     order = tuple(range(len(lists)))
@@ -325,14 +337,15 @@ def _try_groups(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], pu
     return ""
 
 
-def _group_layouts(setting: Setting, ranks: int, fixed: Mapping[str, int], pure: Found) -> list[Plan]:
-    """The best layouts of a kind for some share of the global batch, which need not be divisible by its ranks."""
+def divisible_batch(sequences: float, ranks: int) -> int:
+    """A batch close to so many sequences that every factor of the ranks divides: their odd part times a power of two.
+
+    Example:
+        >>> divisible_batch(1900.0, 5184)
+        2592
+    """
     odd = ranks // (ranks & -ranks)
-    batch = fixed["global_batch_size"]
-    if batch % odd == 0:
-        return list(pure.plans)
-    near = odd * max(2 ** round(np.log2(max(batch / odd, 1.0))), 1)
-    return list(search(setting, ranks, {**fixed, "global_batch_size": near}, keep=KEPT).plans) + list(pure.plans)
+    return int(odd * 2 ** max(round(float(np.log2(max(sequences / odd, 1.0)))), 0))
 
 
 def _try_tensor(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int]) -> str:
@@ -346,4 +359,4 @@ def _try_tensor(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int]) ->
     layers = setting.sides[0].model.num_layers
     for plan in tensor_batches(setting.sides, ranks, fixed):
         kept.add(TENSOR, order, MixedPlan(sides=(plan,), layers=(layers,)))
-    return "" if kept.num_plans else "no sizes divide the ranks of both kinds"
+    return "" if kept.num_plans else "no tensor-parallel size divides both the model and the ranks of both kinds"

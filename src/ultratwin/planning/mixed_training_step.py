@@ -14,14 +14,25 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ultratwin.hardware.chip import Number
-from ultratwin.hardware.mix import Join
-from ultratwin.hardware.system import Pool
+from ultratwin.hardware.mix import OWN, Join
+from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.plan import IntLike, Plan
+from ultratwin.mapping.sharding import weights
 from ultratwin.planning.evaluate import Setting, plan_memory
-from ultratwin.timing.step import StepTimes, step_times
+from ultratwin.timing.communication import Groups, data_communication, dense_share, pipeline_time_s, wires_of
+from ultratwin.timing.layer import layer_times, pool_kernels, shown_layer
+from ultratwin.timing.step import (
+    StepTimes,
+    _assembled,
+    _hops_s,
+    _optimizer_time_s,
+    _stage_times,
+    plan_stages,
+    step_times,
+)
+from ultratwin.workload.tables import operator_tables
 
 WAITING: Final = "waiting for the other kind"
 """What a side's step has beside the causes of a step on one pool."""
@@ -155,7 +166,7 @@ def grouped_times(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Mixe
     Source: docs/explanation/mixed-training.md; each term is that of timing/step.py
     """
     whole = whole_groups(plan)
-    done = [_grouped_side(setting, join, each) for setting, each in zip(sides, whole, strict=True)]
+    done = [_grouped_side(*each) for each in zip(sides, [join] * len(sides), plan.sides, whole, strict=True)]
     sync = [each.once["gradient synchronisation"] for each in done]
     rest = [after_the_batch_s(each) for each in done]
     own = [np.asarray(each.total_s - each.once["stragglers"]) for each in done]
@@ -172,45 +183,37 @@ def grouped_times(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Mixe
     )
 
 
-def _grouped_side(setting: Setting, join: Join, plan: Plan) -> StepTimes:
-    """One side's step: layers on its own links, gradients and shards over the join too, as they reach other kinds."""
-    own = step_times(setting.model, setting.pool, plan, setting.recipe, setting.profile)
-    pool = joined_pool(setting.pool, join)
-    if pool is setting.pool:
-        return own
-    over = step_times(setting.model, pool, plan, setting.recipe, setting.profile)
-    # weights that are sharded over all replicas (ZeRO 3) cross the join in every layer
-    sharded = np.asarray(plan.zero_stage) >= 3
-    crossing = {name: over.once[name] for name in ("gradient synchronisation", "weight sharding communication")}
-    longer = sum(crossing[name] - own.once[name] for name in crossing)
-    less_late = own.total_s - own.once["stragglers"]
-    joined = dataclasses.replace(
-        own, total_s=less_late + longer, once={**own.once, **crossing, "stragglers": np.zeros(1)}
-    )
-    return chosen_times(sharded, over, joined)
+def _grouped_side(setting: Setting, join: Join, side: Plan, whole: Plan) -> StepTimes:
+    """One side's step: layers on its own links, gradients and shards over the join too, as they reach other kinds.
+
+    As timing.step.step_times, but for where the replicas are.
+    """
+    model, profile, recipe = setting.model, setting.profile, setting.recipe
+    tables, ranks = operator_tables(model), per_rank(setting.pool)
+    wires, placed = wires_of(ranks), Groups(plan=whole, domain_size=ranks.domain.size)
+    stages = plan_stages(model, tables, profile, whole)
+    held = weights(tables, whole, profile.vocab_multiple)
+    times = layer_times(model, setting.pool, whole, recipe, profile)
+    joined = per_rank(joined_pool(setting.pool, join))
+    apart = Groups(plan=whole, domain_size=replica_domain(joined.domain.size, join, side))
+    data = data_communication(whole, held, stages, recipe, profile, wires_of(joined), apart)
+    layer = shown_layer(times, data, whole, profile, dense_share(tables))
+    hop = pipeline_time_s(model, whole, recipe, wires, placed) * profile.collective_factor
+    hops = _hops_s(hop, layer, whole, profile)
+    timing = _stage_times(times, layer, stages, hops, whole, profile, tables.num_mtp_modules)
+    optimizer = _optimizer_time_s(held, stages, pool_kernels(setting.pool), whole, profile)
+    return _assembled(layer, stages, timing, hops, data, optimizer, whole, profile)
 
 
-def chosen_times(where: NDArray[np.bool_], one: StepTimes, other: StepTimes) -> StepTimes:
-    """One step's times where a condition holds, else another's; both of the same plans."""
+def replica_domain(domain_size: Number, join: Join, side: Plan) -> Number:
+    """Ranks of a domain that replicas of all kinds can share: on a network between kinds no more than a side's own.
 
-    def pick(a: Number, b: Number) -> Number:
-        return np.where(where, a, b)
-
-    def fields(a: object, b: object) -> dict[str, Number]:
-        names = [each.name for each in dataclasses.fields(a)]  # type: ignore[arg-type]
-        return {name: pick(getattr(a, name), getattr(b, name)) for name in names}
-
-    if not np.any(where):
-        return other
-    return StepTimes(
-        total_s=pick(one.total_s, other.total_s),
-        layer=type(one.layer)(**fields(one.layer, other.layer)),
-        num_layers=one.num_layers,
-        once={name: pick(one.once[name], other.once[name]) for name in other.once},
-        stages=one.stages,
-        timing=type(one.timing)(**fields(one.timing, other.timing)),
-        hop_s=pick(one.hop_s, other.hop_s),
-    )
+    Shares of one system are placed as one pool of them is.
+    """
+    if join.kind == "scale-up" or join.fabric == OWN:
+        return domain_size
+    own = np.asarray(side.tensor_parallel_size) * side.data_shard_size
+    return np.minimum(domain_size, np.asarray(own, dtype=np.float64))
 
 
 def tensor_pool(pool: Pool, join: Join, share: int) -> Pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,7 @@ from ultratwin.planning.power_cap import (
     with_ballast,
     with_battery,
 )
-from ultratwin.planning.power_profile import StepProfile, step_profile
+from ultratwin.planning.power_profile import MOST_TASKS, StepProfile, step_profile
 from ultratwin.planning.power_question import (
     Cap,
     PowerAnswer,
@@ -54,6 +54,8 @@ from ultratwin.units import format_si
 _DAY: Final = 86400.0
 _TIERS: Final = ("peer", "store")
 _RACK_CHIPS: Final = 32
+_NO_DETAIL: Final = f"a step has more than {MOST_TASKS:,} tasks: it is drawn with its mean"
+_MOST_SEGMENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +113,7 @@ def _answered(question: PowerQuestion, training: TrainingAnswer, setting: Settin
         failures_per_day=course.failure_rate_per_s * _DAY, pue=pue, time_s=edges[:-1], it_w=it, site_w=site,
         grid_w=grid, swing=swing_of(site, bin_s), step_swing=swing_of(fine, profile.bin_s),
         failure_w=(profile.mean_w - idle) * chips, cap=cap, smoothing=smoothing,
-        regions=_regions(training, cap), notes=course.notes,
+        regions=_regions(training, cap), notes=(*course.notes, *([_NO_DETAIL] if profile.is_mean else ())),
     )  # fmt: skip
 
 
@@ -163,7 +165,10 @@ def _course(question: PowerQuestion, training: TrainingAnswer) -> _Course:
 
 
 def _segments(question: PowerQuestion, course: _Course) -> tuple[Segment, ...]:
-    """The window as segments that follow each other."""
+    """The window as segments that follow each other.
+
+    Raises: ScenarioError for more of them than a window may have
+    """
     found: list[Segment] = []
     clock = 0.0
 
@@ -176,26 +181,27 @@ def _segments(question: PowerQuestion, course: _Course) -> tuple[Segment, ...]:
 
     recovery, tier = course.model.recovery, course.finest
     if question.from_start:
-        spend("restart", recovery.restart_s)
-        spend("reload", tier.reload_s)
-        spend("warm-up", recovery.warm_up_s)
-    failures = _failures(question, course)
-    failure = next(failures)
+        for state, seconds in _downtime(recovery, tier)[2:]:
+            spend(state, seconds)
+    failures = _Failures(question, course.failure_rate_per_s)
+    failure = failures.after(clock)
     until_save = _first_save_s(question, tier)
-    while clock < question.duration_s:
-        if failure <= clock:  # it hits a job that is already down
-            failure = next(failures)
-            continue
+    while clock < question.duration_s and len(found) < _MOST_SEGMENTS:
         if failure <= clock + until_save:
-            until_save -= failure - clock
             spend("training", failure - clock)
             for state, seconds in _downtime(recovery, tier):
                 spend(state, seconds)
-            until_save = tier.interval_s
+            failure = failures.after(clock)
         else:
             spend("training", until_save)
             spend("saving", tier.stall_s)
-            until_save = tier.interval_s
+            failure = max(failure, clock)  # one that hits a save hits the training after it
+        until_save = tier.interval_s
+    if clock < question.duration_s:
+        raise ScenarioError(
+            f"more than {_MOST_SEGMENTS:,} saves and failures in {question.duration_s:g} s", where="--duration",
+            allowed=f"up to {_MOST_SEGMENTS:,}", hint="a shorter window, rarer saves or slower failures",
+        )  # fmt: skip
     return tuple(found)
 
 
@@ -211,17 +217,21 @@ def _first_save_s(question: PowerQuestion, tier: SavedTier) -> float:
     return tier.interval_s if question.from_start else min(tier.interval_s, question.duration_s) / 2.0
 
 
-def _failures(question: PowerQuestion, course: _Course) -> Iterator[float]:
-    """Times of failures: the given one, or as a Poisson process draws them; at last one that never comes."""
-    if question.fail_at_s is not None:
-        yield question.fail_at_s
-    elif course.failure_rate_per_s > 0.0:
-        random, time = np.random.default_rng(question.training.seed), 0.0
-        while time < question.duration_s:
-            time += float(random.exponential(1.0 / course.failure_rate_per_s))
-            yield time
-    while True:
-        yield math.inf
+class _Failures:
+    """When a job that is up fails next: at the given time, once, or as a Poisson process draws it."""
+
+    def __init__(self, question: PowerQuestion, rate_per_s: float) -> None:
+        self._given_s = question.fail_at_s
+        self._rate_per_s = rate_per_s
+        self._random = np.random.default_rng(question.training.seed)
+
+    def after(self, clock: float) -> float:
+        """The next failure; infinite if there is none. Nothing fails while the job is down."""
+        if self._given_s is not None:
+            return self._given_s if self._given_s >= clock else math.inf
+        if self._rate_per_s <= 0.0:
+            return math.inf
+        return clock + float(self._random.exponential(1.0 / self._rate_per_s))
 
 
 def _energy_until_j(segments: Sequence[Segment], profile: StepProfile, states: dict[str, float], edges: Array) -> Array:

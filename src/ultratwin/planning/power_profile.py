@@ -35,12 +35,14 @@ class StepProfile:
     """Watts per chip in bins of equal length over one step, with its share of host and network.
 
     `pipeline_s`: from the beginning to where gradients are synchronised; `spread_s`: how far replicas are apart in it.
+    `is_mean`: one level, for a pipeline of too many tasks.
     """
 
     step_s: float
     pipeline_s: float
     spread_s: float
     watts: Array
+    is_mean: bool = False
 
     @property
     def bin_s(self) -> float:
@@ -65,8 +67,8 @@ class StepProfile:
         """Joules of one chip from the beginning of a step, which repeats, to each time."""
         steps, within = np.divmod(time_s, self.step_s)
         ends = np.concatenate([[0.0], np.cumsum(self.watts) * self.bin_s])
-        partly: Array = np.interp(within, np.linspace(0.0, self.step_s, len(ends)), ends)
-        return steps * ends[-1] + partly
+        found: Array = steps * ends[-1] + np.interp(within, np.linspace(0.0, self.step_s, len(ends)), ends)
+        return found
 
 
 def step_profile(
@@ -177,4 +179,4 @@ def _closed_profile(setting: Setting, plan: Plan, activity: Mapping[str, Number]
     times = step_times(setting.model, pool, plan, setting.recipe, setting.profile)
     total = float(np.ravel(times.total_s)[0])
     mean = float(np.ravel(step_energy_j(times, pool, activity))[0]) / total
-    return StepProfile(step_s=total, pipeline_s=total, spread_s=0.0, watts=np.full(8, mean))
+    return StepProfile(step_s=total, pipeline_s=total, spread_s=0.0, watts=np.full(8, mean), is_mean=True)

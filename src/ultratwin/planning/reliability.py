@@ -25,6 +25,7 @@ from ultratwin.hardware.failures import (
 from ultratwin.hardware.storage import TIERS, Storage, StorageTier, load_storage
 from ultratwin.planning.power import idle_power_w
 from ultratwin.planning.reliable_run import (
+    ENDS_FRAC,
     UNITS,
     Alternative,
     Checkpointing,
@@ -56,8 +57,10 @@ SPARES: Final = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.10)
 TIER_SETS: Final = (("store",), ("nvme", "store"), ("peer", "store"), ("peer", "nvme", "store"))
 _RACK_CHIPS: Final = 32
 """Chips of a rack where the scale-up domain is smaller: four nodes of eight."""
-_SWEEP_FAILURES: Final = 200_000
+_SWEEP_FAILURES: Final = 100_000
 """Failures that one comparison may simulate: enough for a percent, few enough for a million chips."""
+_PILOT_RUNS: Final = 20
+"""Runs that decide whether a job that barely gets on ever ends, before all are simulated."""
 _SWEEP_STRETCH: Final = 4.0
 _HOPELESS_FAILURES: Final = 50_000
 _DOWN: Final = ("detection", "isolation", "waiting for spares", "restart", "maintenance")
@@ -116,19 +119,54 @@ def answer_until_done(
     if options.checkpoint_s is not None and finest.interval_s > options.checkpoint_s:
         notes = (*notes, f"no save of {finest.name} is complete in {options.checkpoint_s:g} s: "
                  f"one begins every {finest.interval_s:.3g} s")  # fmt: skip
-    hopeless = progress_rate(model) * MAX_STRETCH < 0.5
-    if hopeless:  # a few runs, and not for long: enough to say where the time goes
-        mtbf = 1.0 / interruptions_per_s(model.parts, model.work_s)
-        model = dataclasses.replace(model, most_s=_HOPELESS_FAILURES * mtbf)
-    samples = simulate_runs(
-        model, num_runs=min(options.num_runs, 4) if hopeless else options.num_runs, seed=options.seed,
-        sampled_rates=options.sampled_rates and case.fails,
-    )  # fmt: skip
-    finishes = samples.finished_frac > 0.0
+    samples = _runs(case, model)
+    ends = samples.finished_frac >= ENDS_FRAC
     return _collected(
         case, model, samples, notes=notes, tier_choices=choices, spare_choices=spare_choices,
-        largest=case.chips if finishes else largest_size(case, model.spare_nodes / case.nodes),
+        largest=case.chips if ends else largest_size(case, model.spare_nodes / case.nodes),
+        remedies=() if ends else _remedies(case),
     )  # fmt: skip
+
+
+def _runs(case: _Case, model: RunModel) -> RunSamples:
+    """All the runs that were asked for; of a job that hardly gets on only as many as show where its time goes."""
+    options, reach = case.options, progress_rate(model) * MAX_STRETCH
+
+    def run(number: int, most_s: float = math.inf) -> RunSamples:
+        return simulate_runs(
+            dataclasses.replace(model, most_s=most_s), num_runs=min(number, options.num_runs), seed=options.seed,
+            sampled_rates=options.sampled_rates and case.fails,
+        )  # fmt: skip
+
+    if reach < 0.5:
+        return run(4, _HOPELESS_FAILURES / interruptions_per_s(model.parts, model.work_s))
+    if reach < 2.0 and (pilot := run(_PILOT_RUNS)).finished_frac < ENDS_FRAC:
+        return pilot
+    return run(options.num_runs)
+
+
+def _remedies(case: _Case) -> tuple[Alternative, ...]:
+    """What a job that never ends would get done by other means, by formula and with enough spares."""
+    hot = dataclasses.replace(case, recovery=load_recovery("hot"))
+    found = []
+    for base, elastic in ((hot, False), (case, True), (hot, True)):
+        if (base.recovery, elastic) == (case.recovery, case.options.elastic):
+            continue
+        tried = dataclasses.replace(base, options=dataclasses.replace(case.options, elastic=elastic))
+        tried = dataclasses.replace(tried, tier_names=_best_tiers(tried)[0])
+        rate = max(progress_rate(tried.model(spare_nodes=case.nodes)), 0.0)
+        name = " ".join(["--recovery hot"] * (base is hot) + ["--elastic"] * elastic)
+        found.append(Alternative(name=name, ettr=rate, chip_hours=_paid_chip_hours(tried, rate)))
+    return tuple(found)
+
+
+def _paid_chip_hours(case: _Case, rate: float, spare_nodes: int = 0) -> float:
+    """Chip-hours of a run at a rate of progress, infinite for one that would be given up."""
+    run = case.answer.run
+    if run is None or rate * MAX_STRETCH < 1.0:
+        return math.inf
+    work_s = run.duration_s.expected * case.answer.chips / case.chips
+    return case.chips * (1 + spare_nodes / case.nodes) * work_s / 3600 / rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,16 +264,13 @@ def _best_tiers(case: _Case) -> tuple[tuple[str, ...], tuple[Alternative, ...], 
         for each in small.values()
     )
     compared = []
-    ideal = case.chips * case.model().work_s / 3600
     for names in sets if asked is None or asked in sets else [*sets, asked]:
         # spares are compared later: here there are enough of them
         rate = progress_rate(dataclasses.replace(case, tier_names=names).model(spare_nodes=case.nodes))
         compared.append((names, max(rate, 0.0)))
     best = asked if asked is not None else max(compared, key=lambda each: (round(each[1], 6), -len(each[0])))[0]
     found = tuple(
-        Alternative(
-            name=" + ".join(names), ettr=rate, chip_hours=ideal / rate if rate > 0 else math.inf, chosen=names == best
-        )
+        Alternative(name=" + ".join(names), ettr=rate, chip_hours=_paid_chip_hours(case, rate), chosen=names == best)
         for names, rate in compared
     )
     return best, found, notes
@@ -288,7 +323,7 @@ def _alternative(case: _Case, model: RunModel, name: str) -> Alternative:
         dataclasses.replace(model, most_s=most), num_runs=runs, seed=case.options.seed,
         sampled_rates=case.options.sampled_rates,
     )  # fmt: skip
-    if samples.finished_frac < 0.5:
+    if samples.finished_frac < ENDS_FRAC:
         return Alternative(name=name, ettr=0.0, chip_hours=math.inf)
     ettr = float(model.work_s / samples.wall_s.mean())
     return Alternative(name=name, ettr=ettr, chip_hours=paid / ettr)
@@ -308,11 +343,10 @@ def _interval_choices(case: _Case, model: RunModel) -> tuple[Alternative, ...]:
             continue
         tier = dataclasses.replace(base, interval_s=interval)
         rate = max(progress_rate(dataclasses.replace(model, tiers=(tier, *model.tiers[1:]))), 0.0)
-        paid = case.chips * (1 + model.spare_nodes / case.nodes) * model.work_s / 3600
         found.append(
             Alternative(
-                name=f"{name}: {_said_s(interval)}", ettr=rate, chip_hours=paid / rate if rate > 0 else math.inf,
-                chosen=name == "chosen",
+                name=f"{name}: {_said_s(interval)}", ettr=rate,
+                chip_hours=_paid_chip_hours(case, rate, model.spare_nodes), chosen=name == "chosen",
             )
         )  # fmt: skip
     return tuple(found)
@@ -372,6 +406,7 @@ def largest_size(case: _Case, spares_frac: float) -> int:
 def _collected(
     case: _Case, model: RunModel, samples: RunSamples, *, notes: tuple[str, ...],
     tier_choices: tuple[Alternative, ...], spare_choices: tuple[Alternative, ...], largest: int,
+    remedies: tuple[Alternative, ...],
 ) -> ReliableRun:  # fmt: skip
     """Everything that the report says."""
     run = case.answer.run
@@ -384,7 +419,7 @@ def _collected(
     paid = stretch * (1 + model.spare_nodes / case.nodes)
     costs = {offer: paid * cost.expected for offer, cost in run.cost_usd.items()}
     energy = _energy_j(case, model, samples)
-    finishes = samples.finished_frac > 0.0
+    finishes = samples.finished_frac >= ENDS_FRAC
     return ReliableRun(
         model=model,
         rates=case.rates,
@@ -394,6 +429,7 @@ def _collected(
         finishes=finishes,
         finished_frac=samples.finished_frac,
         largest_chips=largest,
+        remedies=remedies,
         mtbf_s=mtbf,
         failures_per_day={
             part.name: float(part.expected_failures(model.work_s)) / model.work_s * 86400.0 for part in model.parts

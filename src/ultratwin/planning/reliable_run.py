@@ -16,6 +16,8 @@ from ultratwin.hardware.storage import TIERS
 from ultratwin.planning.slowest_rank import SlowestRank
 from ultratwin.simulation.reliability.records import RunModel, SavedTier
 
+ENDS_FRAC: Final = 0.5
+"""A job ends if at least so many of its runs do."""
 UNITS: Final = ("node", "domain", "rack")
 """What leaves the job when a part of it fails."""
 
@@ -125,8 +127,9 @@ class Checkpointing:
 class ReliableRun:
     """A training run with its failures.
 
-    `finishes`: whether runs end within MAX_STRETCH times their length without failures; `largest_chips`: where they
-    don't, the largest machine on which they would (0: none). `failures_per_day`: by class of part. `shares`: of wall
+    `finishes`: whether half of the runs or more end within MAX_STRETCH times their length without failures;
+    `largest_chips`: where they don't, the largest machine on which they would (0: none); `remedies`: what else would
+    help, by formula. `failures_per_day`: by class of part. `shares`: of wall
     time, by cause; they sum to 1. `ettr`: effective training time ratio, work over wall time. Money is by offer, spares
     included. `losses_usd`, `losses_j`: beyond the run without failures. `slowest`: what training itself waits.
     """
@@ -139,6 +142,7 @@ class ReliableRun:
     finishes: bool
     finished_frac: float
     largest_chips: int
+    remedies: tuple[Alternative, ...]
     mtbf_s: float
     failures_per_day: dict[str, float]
     failures_seen: float

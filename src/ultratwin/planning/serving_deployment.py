@@ -22,6 +22,7 @@ from ultratwin.hardware.system import System
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.serving_choice import predicted_s
+from ultratwin.planning.serving_loads import whole_replicas
 from ultratwin.planning.serving_mix import Load, Speculation
 from ultratwin.planning.serving_search import (
     Axes,
@@ -294,8 +295,11 @@ def role_loads(load: Load) -> tuple[Load, Load]:
     return prefill, decode
 
 
-def role_candidates(served: Candidates, wanted: Wanted) -> tuple[Candidates, Candidates]:
-    """Prefill and decode replicas of the plans of some candidates: of each the ones that are worth combining."""
+def role_candidates(served: Candidates, wanted: Wanted, *, whole: bool = False) -> tuple[Candidates, Candidates]:
+    """Prefill and decode replicas of the plans of some candidates: of each the ones that are worth combining.
+
+    Args: whole: at the loads of whole numbers of replicas, as of `at_whole_replicas`
+    """
     found = []
     for load, name in zip(role_loads(wanted.load), ("ttft_s", "tpot_s"), strict=True):
         points = search_points(
@@ -303,8 +307,17 @@ def role_candidates(served: Candidates, wanted: Wanted) -> tuple[Candidates, Can
             total_rate=wanted.request_rate,
         )  # fmt: skip
         side = dataclasses.replace(served, points=points)
-        found.append(side.some(role_front(points, getattr(points.state, name))))
+        side = at_whole_replicas(side, wanted) if whole else side
+        found.append(side.some(role_front(side.points, getattr(side.points.state, name))))
     return found[0], found[1]
+
+
+def at_whole_replicas(side: Candidates, wanted: Wanted) -> Candidates:
+    """The plans of a search at the loads that whole numbers of replicas get; as they are where no rate is given."""
+    if wanted.request_rate is None:
+        return side
+    points = whole_replicas(side.points, wanted.request_rate * (1.0 + SPARE_FRAC))
+    return dataclasses.replace(side, points=points)
 
 
 def every_pair(first: Candidates, second: Candidates) -> tuple[Candidates, Candidates]:
@@ -501,14 +514,14 @@ def deployment_of(ways: Ways, wanted: Wanted, at: int) -> Deployment:
 
 def _role(name: str, side: Candidates, replicas: int, at: int) -> Role:
     points = side.points
-    index, limits = int(points.plan_index[at]), points.plans.limits
+    plan, limits = points.one_plan(at)
     return Role(
         name=name,
         system_id=side.system.id,
         precision=points.setting.formats.name,
-        plan=points.plans.plan.at(index),
-        max_num_seqs=int(np.ravel(limits.max_num_seqs)[0]),
-        max_num_batched_tokens=int(np.asarray(limits.max_num_batched_tokens)[index]),
+        plan=plan,
+        max_num_seqs=int(limits.max_num_seqs),
+        max_num_batched_tokens=int(limits.max_num_batched_tokens),
         replicas=replicas,
         chips=int(points.num_chips[at]),
         request_rate=float(points.state.request_rate[at]),

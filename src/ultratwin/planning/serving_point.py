@@ -149,15 +149,15 @@ def closed_loop(served: Served, plan: ServingPlan, limits: BatchLimits, concurre
     request_s, late = float(served.setting.engine.request_s), _late_iterations(served)
     delayed = request_s > 0 and served.setting.engine.policy != "static"
     asked = np.atleast_1d(np.asarray(concurrency, dtype=np.float64))
-    away = np.where(delayed, 1.0, 0.0) + late * (1.0 - 1.0 / np.maximum(asked, 1.0))
-    found = _closed(served, plan, limits, concurrency, away)
-    # on its way it sees so many iterations that only decode, unless one with prompts lasts until it is there
-    several = np.ceil(request_s / found.decode_s - 1e-9)
+    others = 1.0 - 1.0 / np.maximum(asked, 1.0)
+    found = _closed(served, plan, limits, concurrency, np.where(delayed, 1.0, 0.0) + late * others)
+    if not delayed:
+        return found
+    # on its way it sees whole iterations that only decode, unless one with prompts lasts until it is there
+    several = request_s / found.decode_s
     prompts = np.clip(1.0 - found.mix.weight[0] / found.mix.weight.sum(axis=0), 1e-9, 1.0)
-    longer = (1.0 - (1.0 - prompts) ** several) / prompts - 1.0
-    if delayed and np.any(longer > 0):
-        found = _closed(served, plan, limits, concurrency, away + np.maximum(longer, 0.0))
-    return found
+    seen = (1.0 - (1.0 - prompts) ** np.ceil(several - 1e-9)) / prompts
+    return _closed(served, plan, limits, concurrency, others * (seen + late) + (1.0 - others) * several)
 
 
 def _late_iterations(served: Served) -> float:

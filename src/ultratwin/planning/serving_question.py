@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ultratwin.hardware.system import System, load_system
-from ultratwin.mapping.engine import load_engine
+from ultratwin.mapping.engine import load_engine, on_chip
 from ultratwin.mapping.serving_formats import serving_formats
 from ultratwin.planning.serving_mix import Load, Speculation
 from ultratwin.planning.serving_point import NO_DRAFTS
@@ -92,7 +92,8 @@ def serving_setting(question: ServingQuestion) -> tuple[ServingSetting, System]:
     """What a question is about: model, pool, number formats, engine with the limits that were given."""
     model = question.model if isinstance(question.model, Model) else load_model(question.model)
     system = question.system if isinstance(question.system, System) else load_system(question.system)
-    engine = load_engine(question.engine or DEFAULT_ENGINES.get(system.pool.chip.family, "vllm"))
+    chip = system.pool.chip
+    engine = on_chip(load_engine(question.engine or DEFAULT_ENGINES.get(chip.family, "vllm")), chip)
     changed: dict[str, Any] = {
         name: float(value)
         for name in ("max_num_seqs", "max_num_batched_tokens", "block_size")

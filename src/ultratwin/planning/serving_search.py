@@ -100,6 +100,13 @@ class Points:
             num_chips=self.num_chips[at],
         )  # fmt: skip
 
+    def one_plan(self, at: int) -> tuple[ServingPlan, BatchLimits]:
+        """The plan of a point, as plain ints, and what it may run at once."""
+        index, limits = int(self.plan_index[at]), self.plans.limits
+        values = {each.name: np.ravel(getattr(limits, each.name)) for each in dataclasses.fields(limits)}
+        own = {name: float(value[index if len(value) > 1 else 0]) for name, value in values.items()}
+        return self.plans.plan.at(index), BatchLimits(**own)
+
 
 def role_front(points: Points, time_s: Array) -> NDArray[np.int64]:
     """Replicas of a role that none beats in both its time and its requests per chip, evenly thinned out."""

@@ -13,6 +13,7 @@ from ultratwin.catalogue.schema import (
     RELATED,
     ChipEntry,
     ClaimEntry,
+    DiffusionEntry,
     EngineEntry,
     Entry,
     LinkEntry,
@@ -29,7 +30,8 @@ from ultratwin.report.tables import Block, Grid, Lines, Title
 from ultratwin.units import format_seconds, format_si
 
 KINDS: Final = (
-    "chips", "links", "systems", "models", "prices", "regions", "profiles", "engines", "reliability", "claims", "power",
+    "chips", "links", "systems", "models", "diffusion", "prices", "regions", "profiles", "engines", "reliability",
+    "claims", "power",
 )  # fmt: skip
 _ABSENT: Final = "-"
 
@@ -97,6 +99,11 @@ def _model(entry: ModelEntry) -> tuple[str, ...]:
     return entry.architecture, count_said(total), active, shown, ", ".join(entry.aliases[:2])
 
 
+def _diffusion(entry: DiffusionEntry) -> tuple[str, ...]:
+    total, sizes = entry.figures["total_parameters"].si, entry.config
+    return count_said(total), str(sizes.num_layers), str(sizes.sample_steps), ", ".join(entry.aliases[:2])
+
+
 def _price(entry: PriceEntry) -> tuple[str, ...]:
     chips = entry.figures["num_chips"].si
 
@@ -144,6 +151,7 @@ _COLUMNS: Final[dict[str, _Columns]] = {
     "links": (("vendor", "one way, per chip", "latency"), True, _link),
     "systems": (("kind", "chip", "chips", "domain", "largest", "scale-up", "scale-out"), True, _system),
     "models": (("architecture", "parameters", "active", "layers", "also called"), True, _model),
+    "diffusion": (("parameters", "layers", "steps", "also called"), True, _diffusion),
     "prices": (("system", "region", "chips", "on demand", "block", "1 year", "3 years", "spot"), True, _price),
     "regions": (("gCO2/kWh", "PUE", "USD/kWh"), True, _region),
     "profiles": (("based on", "attention", "constants", "also called"), False, _profile),
@@ -153,8 +161,10 @@ _COLUMNS: Final[dict[str, _Columns]] = {
     "power": (("figures", "note"), False, _power),
 }
 _TEXT_COLUMNS: Final = frozenset({"vendor", "kind", "chip", "architecture", "also called", "system", "region"})
-_NAMELESS: Final = frozenset({"models", "prices", "systems", "claims"})
+_NAMELESS: Final = frozenset({"models", "diffusion", "prices", "systems", "claims"})
 """Kinds whose entries' ids say enough: no column for the name."""
+_HUB: Final = frozenset({"models", "diffusion"})
+"""Kinds whose entries are named as on the hub, with a slash that no file name has."""
 
 
 def checked_kind(kind: str) -> str:
@@ -171,7 +181,7 @@ def checked_kind(kind: str) -> str:
 
 def shown_ids(kind: str) -> list[str]:
     """The ids of a kind as people type them: of models, the hub's."""
-    return [each.replace("__", "/") if kind == "models" else each for each in loader.ids(kind)]
+    return [each.replace("__", "/") if kind in _HUB else each for each in loader.ids(kind)]
 
 
 def entry_of(kind: str, name: str) -> tuple[str, Entry]:
@@ -179,7 +189,7 @@ def entry_of(kind: str, name: str) -> tuple[str, Entry]:
 
     Raises: CatalogueError if nobody has that name
     """
-    wanted = name.replace("/", "__") if kind == "models" else name
+    wanted = name.replace("/", "__") if kind in _HUB else name
     if len(name) > 100 or not name.strip() or any(mark in wanted for mark in ("/", "\\", "\0")):
         raise unknown_name(kind.removesuffix("s"), name[:60], shown_ids(kind))
     try:
@@ -236,6 +246,9 @@ def entry_blocks(kind: str, name: str) -> list[Block]:
     if isinstance(entry, ModelEntry):
         sizes = tuple(f"{key} = {value}" for key, value in entry.config.items())
         blocks.append(Lines(title=f"config.json, from {_titles(entry.config_source)}", lines=sizes))
+    if isinstance(entry, DiffusionEntry):
+        sizes = tuple(f"{key} = {value}" for key, value in msgspec.structs.asdict(entry.config).items())
+        blocks.append(Lines(title=f"sizes, from {_titles(entry.config_source)}", lines=sizes))
     if isinstance(entry, ClaimEntry):
         blocks += _claim_blocks(entry_id, entry)
     shown = [entry]

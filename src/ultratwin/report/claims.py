@@ -32,7 +32,7 @@ def ledger_blocks(claims: Sequence[Claim]) -> list[Block]:
     rows: list[tuple[str, ...]] = []
     for claim in claims:
         rows.append((claim.id, "", "", claim.verdict.verdict))
-        rows += [_cells(claim, each, "- ") for each in claim.readings]
+        rows += [_short_cells(each) for each in claim.readings]
     verdicts = tuple((each.id, each.verdict.text) for each in claims)
     return [
         Grid(title=f"claims on trial: {len(claims)}", columns=_COLUMNS, rows=tuple(rows)),
@@ -68,9 +68,16 @@ def claim_blocks(claim: Claim) -> list[Block]:
     return blocks
 
 
-def _cells(claim: Claim, reading: Reading, indent: str = "") -> tuple[str, str, str, str]:
+def _short_cells(reading: Reading) -> tuple[str, str, str, str]:
+    """A reading among many: without what its claim's own table tells too."""
+    found = reading.verdict
+    verdict = found.verdict if found.verdict == "cannot be tested" else str(found)
+    return f"- {reading.entry.name}", amount_said(reading.claimed), value_said(reading), verdict
+
+
+def _cells(claim: Claim, reading: Reading) -> tuple[str, str, str, str]:
     claimed = claimed_said(reading.claimed, claim.entry.relation)
-    return indent + reading.entry.name, claimed, value_said(reading), str(reading.verdict)
+    return reading.entry.name, claimed, value_said(reading), str(reading.verdict)
 
 
 def _share(reading: Reading) -> str:

@@ -60,8 +60,19 @@ def _power(cluster: Cluster) -> Block:
     ends = f"{format_si(cluster.power_low_w, 'W')} to {format_si(cluster.power_high_w, 'W')}"
     return Pairs(
         title="Power at full load, before PUE",
-        rows=(*rows, ("all", format_si(cluster.total_power_w, "W"), ends)),
+        rows=(*rows, ("all", format_si(cluster.total_power_w, "W"), ends), *_rack_power(cluster)),
     )
+
+
+def _rack_power(cluster: Cluster) -> tuple[tuple[str, str, str], ...]:
+    """What one rack draws, and what it is taken to supply and cool, where something is known of that."""
+    limit = cluster.system.facts.get("rack_power_w")
+    if limit is None:
+        return ()
+    low, high = limit.range_si
+    supplied = f"of {format_si(limit.si, 'W')} that it supplies ({format_si(low, 'W')} to {format_si(high, 'W')})"
+    inside = sum(cluster.power_w[name] for name in ("chips at their limit", "hosts"))
+    return (("one rack, without the network", format_si(inside / cluster.racks, "W"), supplied),)
 
 
 def _price(cluster: Cluster) -> Block:

@@ -10,7 +10,7 @@ import numpy as np
 import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.planning.mixed_crossover import Segment
-from ultratwin.planning.mixed_plan import MixedPlanAnswer, Reading, amount, gain, is_pure
+from ultratwin.planning.mixed_plan import MixedPlanAnswer, Reading, amount, is_pure
 from ultratwin.planning.serving_deployment import Deployment
 from ultratwin.report.metrics import said
 from ultratwin.report.mixed_serving import WAYS, join_json, join_said
@@ -164,7 +164,7 @@ def _readings(answer: MixedPlanAnswer) -> Grid:
                 each.name,
                 "nothing keeps the objectives" if best is None else best.describe(),
                 "" if best is None else said(amount(best, answer.objective) / _UNITS[answer.objective][1]),
-                f"{gain(each, answer.objective):.3g} x" if math.isfinite(gain(each, answer.objective)) else "",
+                f"{each.gain:.3g} x" if math.isfinite(each.gain) else "",
                 _mixed_interval(each),
             )
         )
@@ -220,7 +220,7 @@ def mixed_plan_json(answer: MixedPlanAnswer) -> dict[str, Any]:
         "nearest": answer.nearest and deployment_json(answer.nearest),
         "gain_over_pure": answer.gain,
         "choices": [deployment_json(each) for each in answer.choices],
-        "readings": [_reading_json(each, answer.objective) for each in answer.readings],
+        "readings": [_reading_json(each) for each in answer.readings],
         "prices_usd_per_chip_hour": {name: price * 3600 for name, price in answer.prices.items()},
         "notes": list(answer.notes),
         "search": {
@@ -232,12 +232,12 @@ def mixed_plan_json(answer: MixedPlanAnswer) -> dict[str, Any]:
     }
 
 
-def _reading_json(reading: Reading, objective: str) -> dict[str, Any]:
+def _reading_json(reading: Reading) -> dict[str, Any]:
     return {
         "name": reading.name,
         "best": reading.best and deployment_json(reading.best),
         "pure": {name: option and deployment_json(option) for name, option in reading.pure},
-        "gain_over_pure": gain(reading, objective),
+        "gain_over_pure": reading.gain,
         "by_price_ratio": [
             {
                 "low": each.low,

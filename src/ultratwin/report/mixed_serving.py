@@ -11,7 +11,7 @@ import numpy as np
 import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.hardware.mix import Join, Mix, join_entries
-from ultratwin.planning.mixed_serving import MixedServingAnswer, RoleAnswer
+from ultratwin.planning.mixed_serving import MixedServingAnswer, RoleAnswer, SharedIteration
 from ultratwin.planning.serving import ServingAnswer, iterations, serving_memory
 from ultratwin.planning.serving_deployment import DISAGGREGATED, ROLES, ROUTED, Deployment
 from ultratwin.planning.serving_money import serving_prices
@@ -43,6 +43,8 @@ def mixed_serving_blocks(answer: MixedServingAnswer) -> list[Block]:
     blocks += [_roles(answer, option), _felt(answer, option), *_objectives(option)]
     if answer.wire is not None:
         blocks.append(_handed_over(answer, option))
+    if answer.shared is not None:
+        blocks.append(_shared(answer.shared, option))
     return [*blocks, *_notes(answer)]
 
 
@@ -117,7 +119,7 @@ def _felt(answer: MixedServingAnswer, option: Deployment) -> Pairs:
         missing = ", ".join(each.system.id for each in answer.mix.shares if _price(answer, each.system.id) is None)
         rows.append(("cost", f"no public price of {missing}", "give yours with --price SYSTEM=USD"))
     else:
-        rows.append(("USD per hour, of the chips that serve", said(option.usd_per_s * 3600), ""))
+        rows.append(("USD per hour, of all units", said(option.usd_per_s * 3600), ""))
         rows.append(("USD per million output tokens", said(option.usd_per_mtoken), ""))
     return Pairs(title="steady state: mean (90 % range)", rows=tuple(rows))
 
@@ -185,6 +187,17 @@ def _handed_over(answer: MixedServingAnswer, option: Deployment) -> Lines:
     if wire.unpacks:
         lines.append(f"the decode side converts {wire.formats[1]} to {wire.formats[2]} when it has arrived")
     return Lines(title="from prefill to decode", lines=tuple(lines))
+
+
+def _shared(found: SharedIteration, option: Deployment) -> Grid:
+    first, second = (f"{role.name} on {role.system_id}" for role in option.roles)
+    how = "two half batches alternate" if found.alternates else "one side after the other"
+    title = f"an iteration that decodes {said(found.sequences)} sequences: {_ms(found.seconds)}, {how}"
+    rows = tuple(
+        (name, *(_ms(each) for each in values))
+        for name, values in (("all of them", found.whole_s), ("half of them", found.half_s))
+    )
+    return Grid(title=title, columns=("", first, second, "transfers"), rows=rows, right=frozenset({1, 2, 3}))
 
 
 def _notes(answer: MixedServingAnswer) -> list[Block]:
@@ -256,6 +269,8 @@ def mixed_serving_json(answer: MixedServingAnswer) -> dict[str, Any]:
         "hand_over": None
         if answer.wire is None
         else {"formats": list(answer.wire.formats), "bytes": float(np.ravel(answer.wire.wire_bytes)[0])},
+        "shared_iteration": answer.shared
+        and dataclasses.asdict(answer.shared) | {"alternates": answer.shared.alternates},
         "roles": [
             {"name": name, **reasons.as_dict()} for name, reasons in mixed_explanation(answer)
         ],

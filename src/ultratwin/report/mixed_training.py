@@ -9,6 +9,7 @@ from typing import Any, Final
 import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.hardware.mix import OWN
+from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.mixed_training import MixedAnswer, MixedQuestion
@@ -16,6 +17,9 @@ from ultratwin.planning.mixed_training_run import step_seconds, step_tokens
 from ultratwin.planning.mixed_training_search import PURE, MixedCandidate, side_chips
 from ultratwin.planning.mixed_training_step import GROUPS, STAGES, TENSOR, WAITING
 from ultratwin.planning.run import SECONDS_PER_DAY
+from ultratwin.planning.training import TrainingAnswer
+from ultratwin.report.explanation import Explanation, explanation
+from ultratwin.report.figures import used_figures
 from ultratwin.report.json import plan_json
 from ultratwin.report.metrics import METRICS, cost_metrics, count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Pairs, Title
@@ -45,6 +49,8 @@ def mixed_training_blocks(question: MixedQuestion, answer: MixedAnswer) -> list[
     blocks += [_sides(answer, answer.best), *_breakdowns(answer)]
     if answer.budgets:
         blocks.append(_measured(answer))
+    if answer.crossovers:
+        blocks.append(_crossovers(answer))
     reasons = _remarks(answer)
     if reasons:
         blocks.append(Lines(title="why", lines=reasons))
@@ -157,7 +163,8 @@ def _energy_j(answer: MixedAnswer, each: MixedCandidate) -> float:
 def _layout_said(answer: MixedAnswer, each: MixedCandidate) -> str:
     if each.way == STAGES:
         return " -> ".join(
-            f"{layers} layers on {side.pipeline_parallel_size} stages of {_chip(answer, at)}"
+            f"{layers} layers on {side.pipeline_parallel_size} stage{'s' if side.pipeline_parallel_size != 1 else ''} "
+            f"of {_chip(answer, at)}"
             for layers, side, at in zip(each.plan.layers, each.plan.sides, each.order, strict=True)
         )
     if each.way == GROUPS:
@@ -229,7 +236,7 @@ def _measured(answer: MixedAnswer) -> Grid:
         )  # fmt: skip
     for pure in answer.budgets:
         if pure.candidate is None:
-            rows.append((pure.budget, pure.system.id, f"{pure.units:,}", pure.why, "", ""))
+            rows.append((pure.budget, pure.system.id, f"{pure.units:,}" if pure.units else "", "", pure.why, ""))
             continue
         units = f"{pure.units:,}" + (f" (uses {pure.used_units:,})" if pure.used_units < pure.units else "")
         rows.append(
@@ -251,6 +258,24 @@ def _faster(pure_s: float, mixed_s: float) -> str:
 
 def _ratio(pure_j: float, mixed_j: float) -> str:
     return f"{mixed_j / pure_j - 1:+.1%}"
+
+
+def _crossovers(answer: MixedAnswer) -> Lines:
+    """Up to which price of the other kind the mix costs less than one kind alone."""
+    lines = []
+    for each in answer.crossovers:
+        alone, other = _chip(answer, each.alone), _chip(answer, each.other)
+        ratio, faster = each.price_ratio, each.speedup
+        speed = f"{said(faster.expected)} times as fast as {alone} alone ({said(faster.low)} to {said(faster.high)})"
+        if ratio.high <= 0:
+            lines.append(f"{speed}, and dearer at any price of {other}")
+            continue
+        bounds = f"({said(max(ratio.low, 0.0))} to {said(ratio.high)})"
+        lines.append(
+            f"{speed}, and cheaper while a chip of {other} costs less than {said(max(ratio.expected, 0.0))} of "
+            f"{alone}'s {bounds}"
+        )
+    return Lines(title="where the best mix pays: expected (90 % range)", lines=tuple(lines))
 
 
 def _remarks(answer: MixedAnswer) -> tuple[str, ...]:
@@ -291,6 +316,29 @@ def _searched(answer: MixedAnswer) -> Lines:
     )
 
 
+def mixed_explanations(question: MixedQuestion, answer: MixedAnswer) -> dict[str, Explanation]:
+    """Why each kind's step takes what it takes: its tree by cause, and the figures that it rests on, by system."""
+    if answer.best is None or answer.run is None:
+        return {}
+    found = {}
+    for index, at in enumerate(answer.best.order):
+        share, side = answer.mix.shares[at], answer.setting.sides[at]
+        asked = dataclasses.replace(
+            question.training, model=answer.model, system=share.system,
+            price_usd_per_chip_s=answer.site.own_price(share.system),
+        )  # fmt: skip
+        alone = TrainingAnswer(
+            model=answer.model, system=share.system, profile=side.profile, precision=side.recipe.name,
+            chips=answer.run.chips[index], tokens=answer.tokens, num_parameters=answer.num_parameters,
+            num_active_parameters=answer.num_active_parameters,
+            plan=answer.best.plan.sides[min(index, len(answer.best.plan.sides) - 1)],
+            run=dataclasses.replace(answer.run.run, parts=answer.run.parts[index]), memory=None,
+            memory_capacity_bytes=float(per_rank(side.pool).chip.memory_bytes), rejected=None, found=None,
+        )  # fmt: skip
+        found[share.system.id] = explanation(alone, side.recipe, used_figures(alone, asked, side.recipe))
+    return found
+
+
 def mixed_training_json(question: MixedQuestion, answer: MixedAnswer) -> dict[str, Any]:
     """The answer as JSON objects: what was asked, with what, and everything that came out."""
     join = answer.mix.join
@@ -320,10 +368,17 @@ def mixed_training_json(question: MixedQuestion, answer: MixedAnswer) -> dict[st
         "feasible": answer.best is not None,
         "rejected": None if answer.rejected is None else dataclasses.asdict(answer.rejected),
         "best": None if answer.best is None else candidate_json(answer, answer.best),
-        "result": _result_json(answer),
+        "result": _result_json(question, answer),
         "ways": [candidate_json(answer, each) for each in best_of_each(answer)],
         "impossible_ways": dict(answer.found.why),
         "against_one_kind": [_pure_json(answer, each) for each in answer.budgets],
+        "crossovers": [
+            {
+                "alone": answer.mix.shares[each.alone].system.id, "other": answer.mix.shares[each.other].system.id,
+                "speedup": each.speedup, "price_ratio": each.price_ratio,
+            }
+            for each in answer.crossovers
+        ],
         "search": {
             "num_mixed_plans": answer.found.num_plans,
             "num_feasible": answer.found.num_feasible,
@@ -351,7 +406,7 @@ def candidate_json(answer: MixedAnswer, each: MixedCandidate) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _result_json(answer: MixedAnswer) -> dict[str, Any] | None:
+def _result_json(question: MixedQuestion, answer: MixedAnswer) -> dict[str, Any] | None:
     if answer.run is None or answer.best is None:
         return None
     run = answer.run.run
@@ -367,6 +422,10 @@ def _result_json(answer: MixedAnswer) -> dict[str, Any] | None:
         {"system": answer.mix.shares[at].system.id, "seconds": parts}
         for at, parts in zip(answer.best.order, answer.run.parts, strict=True)
     ]
+    reasons = mixed_explanations(question, answer)
+    found["steps"] = {system: each.step and each.step.as_dict() for system, each in reasons.items()}
+    inputs = {name: figure for each in reasons.values() for name, figure in each.inputs.items()}
+    found["inputs"] = [each.as_dict() for each in inputs.values()]
     return found
 
 

@@ -36,7 +36,7 @@ def reliability_blocks(run: ReliableRun, start: datetime.date | None = None) -> 
         ("where to save", run.tier_choices), ("how often", run.interval_choices), ("spares", run.spare_choices),
         ("what leaves when a part fails", run.unit_choices),
     ):  # fmt: skip
-        if len(choices) > 1:
+        if len(choices) > 1 and any(math.isfinite(each.chip_hours) for each in choices):
             blocks.append(_choices(title, choices))
     return blocks
 
@@ -66,15 +66,19 @@ def _breaks(run: ReliableRun) -> Pairs:
 
 
 def _never(run: ReliableRun) -> Lines:
+    ended = round(run.finished_frac * run.num_runs)
     lines = [
-        f"of {run.num_runs:,} runs none ended within {MAX_STRETCH:g} times its length without failures",
+        f"of {run.num_runs:,} runs {ended or 'none'} ended within {MAX_STRETCH:g} times its length without failures",
         f"failures come every {format_seconds(run.mtbf_s)}, and recovery ({run.recovery.name}) takes "
         f"{format_seconds(_recovery_s(run))}",
         f"the largest machine on which this run would end has {run.largest_chips:,} chips"
         if run.largest_chips
         else "it would end on no size of this machine",
-        "what helps: --recovery hot, --elastic, more --spares, fewer chips",
     ]
+    helping = [each for each in run.remedies if math.isfinite(each.chip_hours)]
+    lines += [f"with {each.name} and spares enough it would train {each.ettr:.0%} of its time" for each in helping]
+    if not helping:
+        lines.append("neither --recovery hot nor --elastic would help; what would: fewer failures")
     return Lines(title="the run never ends", lines=tuple(lines))
 
 
@@ -104,9 +108,8 @@ def _result(run: ReliableRun, start: datetime.date | None) -> Pairs:
     for offer, cost in run.cost_usd.items():
         rows.append((f"cost, {offer.replace('_', ' ')}", _money(cost.p50), f"of it failures and spares "
                      f"{_money(run.losses_usd[offer])}"))  # fmt: skip
-    rows.append(
-        ("energy", format_si(run.energy_j.p50 / 3600, "Wh"), f"of it failures {format_si(run.losses_j / 3600, 'Wh')}")
-    )
+    lost = f"of it failures {format_si(run.losses_j / 3600, 'Wh')}" if math.isfinite(run.losses_j) else ""
+    rows.append(("energy", format_si(run.energy_j.p50 / 3600, "Wh"), lost))
     return Pairs(title=f"until it is done: {run.num_runs:,} runs, seed {run.seed}", rows=tuple(rows))
 
 
@@ -212,6 +215,7 @@ def reliability_json(run: ReliableRun) -> dict[str, Any]:
             "exact_s": saving.exact_s,
             "notes": list(saving.notes),
         },
+        "remedies": [dataclasses.asdict(each) for each in run.remedies],
         "choices": {
             name: [dataclasses.asdict(each) for each in choices]
             for name, choices in (

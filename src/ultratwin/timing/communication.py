@@ -13,6 +13,7 @@ from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
 from ultratwin.mapping.sharding import GroupShape, Shard, Stages, Weights, group_shape, shard
 from ultratwin.timing.collectives import Network, collective_profile, collective_time_s
+from ultratwin.timing.collectives.shape import torus_axes
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import OperatorTables
 
@@ -50,6 +51,7 @@ def wires_of(pool: Pool) -> Wires:
             scale_out_latency_s=pool.fabric.latency_s,
             profile=profile,
             in_network_reduction="switch" in profile.scale_up.pipes and pool.domain.topology == "switch",
+            axes=torus_axes(pool.domain),
         ),
         step_delay_s=pool.fabric.step_delay_s,
     )

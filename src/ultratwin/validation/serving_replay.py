@@ -63,7 +63,7 @@ def replay(rows: Iterable[Row], folder: str | Path) -> Scoreboard:
     tables: Tables = {}
     found = 0
     for line, row in enumerate(rows, start=2):
-        names = re.findall(r"[^/\s]+\.(?:csv|jsonl)", word(row, "request_file"))
+        names = re.findall(r"[^/;\s]+\.(?:csv|jsonl)", word(row, "request_file"))
         path = next((files[name] for name in names if name in files), None)
         if path is not None and (log := read_log(path)) is not None:
             found += 1

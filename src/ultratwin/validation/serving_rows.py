@@ -15,7 +15,7 @@ from ultratwin.catalogue import loader
 from ultratwin.errors import CatalogueError, UltratwinError
 from ultratwin.hardware.chip import load_chip
 from ultratwin.hardware.system import Domain, Fabric, Pool
-from ultratwin.mapping.engine import Engine, find_engine
+from ultratwin.mapping.engine import Engine, find_engine, on_chip
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import ServingFormats, serving_formats
 from ultratwin.validation.machines import pool_of
@@ -303,6 +303,7 @@ def _engine(row: Row, pool: Pool | None) -> Engine:
     elif re.search(r"tensorrt(?!-llm)|trt-llm", text, re.IGNORECASE):
         text = "TensorRT-LLM"
     engine = find_engine(text, word(row, "engine_version"))
+    engine = on_chip(engine, pool.chip) if pool else engine
     ahead = "async-scheduling: true" in word(row, "extra")
     return dataclasses.replace(engine, overlaps_host=True) if ahead else engine
 

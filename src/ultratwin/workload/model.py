@@ -15,7 +15,8 @@ class Attention:
     `window` is how many keys a query sees at most (sliding window or attention chunk); None is all before it.
     `qk_norm_over_all`: the norms of queries and keys span all heads, not each (OLMo-2, MiniMax-M2). `output_gate`: a
     gate as wide as the queries, projected beside them, multiplies the output (Qwen3-Next). `value_head_dim`: where
-    values are not as wide as keys, else 0. No heads: no attention.
+    values are not as wide as keys, else 0. No heads: no attention. `cross`: keys and values are those of another
+    sequence, a text of `window` tokens, projected once for all queries.
     """
 
     num_heads: int
@@ -29,6 +30,7 @@ class Attention:
     output_gate: bool = False
     sinks: bool = False
     value_head_dim: int = 0
+    cross: bool = False
 
     @property
     def value_width(self) -> int:

@@ -41,6 +41,11 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     source: str
     note: str = ""
 
+    @property
+    def rate_shares(self) -> tuple[float, ...]:
+        """Shares of a chip's rate, equal ones where none are given."""
+        return self.shares or (1.0 / len(self.axes),) * len(self.axes)
+
 
 class FabricEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the chips of a link are wired: shapes of domains (scale-up) or a kind of fabric (scale-out).
@@ -83,6 +88,12 @@ def fabric_entries() -> Mapping[str, FabricEntry]:
 def fabric_entry(link: str) -> FabricEntry | None:
     """The file of a link, None where nothing is known of it."""
     return fabric_entries().get(link)
+
+
+def known_shape(link: str, chips: int) -> Shape | None:
+    """How a domain of so many chips is laid out, None where no file says so."""
+    entry = fabric_entry(link)
+    return next((shape for shape in entry.shapes if shape.chips == chips), None) if entry else None
 
 
 def _faults(name: str, fact: Fact) -> list[str]:

@@ -11,7 +11,7 @@ from ultratwin.errors import ScenarioError
 from ultratwin.hardware.system import Pool, System, load_system
 from ultratwin.hardware.topology.axis import Axis
 from ultratwin.hardware.topology.clos import Clos
-from ultratwin.hardware.topology.entries import FabricEntry, Shape, fabric_entry
+from ultratwin.hardware.topology.entries import FabricEntry, Shape, fabric_entry, known_shape
 from ultratwin.hardware.topology.fabric import ScaleOut
 from ultratwin.hardware.topology.mesh import Mesh
 from ultratwin.hardware.topology.product import Product
@@ -97,10 +97,7 @@ def _existing() -> list[System]:
 
 def build_domain(pool: Pool) -> Product:
     """The whole scale-up domain of a pool, by the shape of its size in catalogue/data/fabrics."""
-    entry = fabric_entry(pool.domain.link)
-    shapes = {shape.chips: shape for shape in entry.shapes} if entry else {}
-    shape = shapes.get(pool.domain.size) or _plain_shape(pool)
-    shares = shape.shares or tuple(1.0 / len(shape.axes) for _ in shape.axes)
+    shape = known_shape(pool.domain.link, pool.domain.size) or _plain_shape(pool)
     kinds = {each.kind: each for each in AXES}
     if unknown := [kind for kind in shape.kinds if kind not in kinds]:
         raise ScenarioError(f"unknown kinds of axes: {', '.join(unknown)}", allowed=", ".join(kinds))
@@ -108,7 +105,7 @@ def build_domain(pool: Pool) -> Product:
     return Product(
         axes=tuple(
             kinds[kind](name=name, size=side, bytes_per_s=rate * share, latency_s=float(pool.domain.latency_s))
-            for name, side, kind, share in zip(shape.axes, shape.sides, shape.kinds, shares, strict=True)
+            for name, side, kind, share in zip(shape.axes, shape.sides, shape.kinds, shape.rate_shares, strict=True)
         )
     )
 

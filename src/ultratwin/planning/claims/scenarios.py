@@ -12,8 +12,9 @@ import numpy as np
 from ultratwin.catalogue.schema import Scenario
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.chip import Array, Number
+from ultratwin.hardware.system import System
 from ultratwin.planning.claims.sampling import MakeSampler, drawing, listing, replacing
-from ultratwin.planning.plan_serving import PlanServingQuestion, answer_plan_serving
+from ultratwin.planning.plan_serving import PlanServingAnswer, PlanServingQuestion, answer_plan_serving
 from ultratwin.planning.sensitivity import UsedFact, chosen_offer, outcomes_of, run_of
 from ultratwin.planning.serving import ServingAnswer, answer_serving
 from ultratwin.planning.serving_deployment import Deployment
@@ -55,7 +56,7 @@ class Trained:
         """The run in a few words."""
         plan = self.answer.plan
         layout = "" if plan is None else f", {plan.describe()}"
-        return f"{self.answer.chips:,} chips of {self.answer.system.id}, {self.answer.precision}{layout}"
+        return f"{self.answer.chips:,} chips of {_named(self.answer.system)}, {self.answer.precision}{layout}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class ServedModel:
         layout = "" if answer.plan is None else answer.plan.describe()
         running = 0.0 if answer.point is None else float(np.ravel(answer.point.running)[0])
         formats = answer.setting.formats.name
-        return f"{answer.chips} chips of {answer.system.id}, {formats}, {layout}, {running:.3g} requests under way"
+        return f"{answer.chips} chips of {_named(answer.system)}, {formats}, {layout}, {running:.3g} requests under way"
 
 
 Answered = Trained | ServedModel
@@ -111,6 +112,7 @@ class Answers:
     def __init__(self, seed: int) -> None:
         self.drawing: MakeSampler = drawing(seed)
         self._answers: dict[Scenario, Answered | NoNumberError] = {}
+        self._plans: dict[str, PlanServingAnswer] = {}
         self._drawn: dict[Scenario, dict[str, Number]] = {}
         self._stated: dict[Scenario, tuple[dict[str, Number], dict[str, UsedFact]]] = {}
 
@@ -121,13 +123,21 @@ class Answers:
         """
         if scenario not in self._answers:
             try:
-                self._answers[scenario] = _trained(scenario) if scenario.verb == "train" else _served(scenario)
+                train = scenario.verb == "train"
+                self._answers[scenario] = _trained(scenario) if train else _served(scenario, self._searched)
             except NoNumberError as error:
                 self._answers[scenario] = error
         found = self._answers[scenario]
         if isinstance(found, NoNumberError):
             raise found
         return found
+
+    def _searched(self, question: PlanServingQuestion) -> PlanServingAnswer:
+        """The deployments of a question, which scenarios with other goals share."""
+        key = repr(question)
+        if key not in self._plans:
+            self._plans[key] = answer_plan_serving(question)
+        return self._plans[key]
 
     def drawn(self, scenario: Scenario) -> Mapping[str, Number]:
         """Results with every fact drawn from its range, [1 + sample]."""
@@ -168,17 +178,21 @@ def _trained(scenario: Scenario) -> Trained:
     return best
 
 
+def _named(system: System) -> str:
+    return f"{system.id} (hypothetical)" if system.hypothetical else system.id
+
+
 def _step_s(found: Trained) -> float:
     return run_of(found.answer).step_s.expected
 
 
-def _served(scenario: Scenario) -> ServedModel:
+def _served(scenario: Scenario, searched: Callable[[PlanServingQuestion], PlanServingAnswer]) -> ServedModel:
     asked = ServingQuestion(
         model=scenario.model, system=scenario.system,
         demand=Demand(prompt_tokens=scenario.isl, output_tokens=scenario.osl), slos=parse_slos(scenario.goodput),
         max_num_seqs=scenario.max_num_seqs,
     )  # fmt: skip
-    plans = answer_plan_serving(
+    plans = searched(
         PlanServingQuestion(
             serving=asked, systems=(scenario.system,), precisions=scenario.precisions, objective="chips",
             modes=("aggregated",), max_chips=scenario.chips, verify=False, workers=1,

@@ -50,11 +50,10 @@ class Condition:
 
     def __str__(self) -> str:
         unit = {"x": "x", "": ""}.get(self.fact.unit, f" {self.fact.unit}")
-        if self.least is not None and self.most is not None:
-            return f"{self.name_said} is between {self.least:.4g} and {self.most:.4g}{unit}"
-        if self.least is not None:
-            return f"{self.name_said} is at least {self.least:.4g}{unit}"
-        return f"{self.name_said} is at most {self.most:.4g}{unit}"
+        least, most = (None if end is None else f"{float(f'{end:.4g}'):,.10g}{unit}" for end in (self.least, self.most))
+        if least and most:
+            return f"{self.name_said} is between {least} and {most}"
+        return f"{self.name_said} is at least {least}" if least else f"{self.name_said} is at most {most}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class ReadingVerdict:
             return f"cannot be tested: {self.reason}"
         if self.verdict == "holds only if":
             return f"holds only if {self.condition}"
-        doubt = f", unless the twin errs by {self.unless_factor:.3g}x" if self.unless_factor else ""
+        doubt = f", unless the twin errs {self.unless_factor:.3g}x" if self.unless_factor else ""
         return self.verdict + doubt
 
     @property
@@ -85,7 +84,7 @@ class ReadingVerdict:
         """What must be the case for it to hold."""
         ways = [str(each) for each in self.conditions]
         if not ways and self.unless_factor:
-            ways.append(f"the twin errs by less than {self.unless_factor:.3g}x")
+            ways.append(f"the twin errs less than {self.unless_factor:.3g}x")
         return " or ".join(ways) or f"several figures lie well ({self.holds_frac:.0%} of samples)"
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from ultratwin.catalogue.overrides import in_force
+from ultratwin.errors import ScenarioError
 from ultratwin.planning.studies.executors.executor import Executor
 from ultratwin.planning.studies.store import Store
 from ultratwin.planning.studies.study import Outcome, Scenario, Study
@@ -73,6 +75,8 @@ def run_study(
     Returns: how far it came, which is to the end
     Raises: ScenarioError if the store can't be written or the executor can't go on; what is finished stays
     """
+    if in_force():  # other processes and machines would not know, and the store would not say
+        raise ScenarioError("a study does not run under assumptions", hint="ask its questions one by one")
     done = store.begin(study, retry_failed=retry_failed)
     progress = Progress(total=study.num_scenarios, num_before=len(done))
     watch(progress)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.chip import Number
 from ultratwin.timing.collectives.all_to_all import AllToAll
+from ultratwin.timing.collectives.axes import Axes
 from ultratwin.timing.collectives.hierarchical import Hierarchical
 from ultratwin.timing.collectives.mesh import Mesh
 from ultratwin.timing.collectives.network import (
@@ -55,6 +56,7 @@ ALGORITHMS: Final[tuple[Algorithm, ...]] = (
     OneShot(),
     RecursiveHalvingDoubling(),
     Hierarchical(),
+    Axes(),
     AllToAll(),
     SendRecv(),
 )

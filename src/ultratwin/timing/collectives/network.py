@@ -6,7 +6,6 @@ chip in one direction, k steps that follow one another, w bytes that one chip se
 
 from __future__ import annotations
 
-import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from ultratwin.catalogue import loader
 from ultratwin.hardware.chip import Number
+from ultratwin.timing.collectives.shape import DomainAxis, even_axes, ring_rate_share, sides
 
 
 class Pipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -144,6 +144,7 @@ class CollectiveProfile:
 class Network:
     """What one rank sees. Rates are per chip and one direction; they may be arrays along the candidate axis.
 
+    `axes`: of a torus, where its sides are known; else they are taken as equal.
     `in_network_reduction`: the scale-up switch can add (NVLink SHARP); `scale_out_reduction`: so can the fabric's.
     Latencies are the link's own, for reports: the profile's launch and step times, which the formulas use, hold them.
     """
@@ -157,6 +158,7 @@ class Network:
     profile: CollectiveProfile
     in_network_reduction: bool = False
     scale_out_reduction: bool = False
+    axes: tuple[DomainAxis, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,23 +227,22 @@ def scale_up_bytes_per_s(ranks: Number, network: Network) -> Number:
     """The part of a chip's scale-up rate that a group of r ranks in one domain can use, one direction.
 
     Equation: switch: all;  mesh: (r-1)/(d-1), links to others of the domain idle;
-              torus of k axes: axes/k, the group filling ceil(log r / log side) of them;  none: scale-out rate
+              torus: the shares of the axes that the group reaches along;  none: scale-out rate
     """
     full, size = network.scale_up_bytes_per_s, max(network.domain_size, 2.0)
     if network.topology == "mesh":
         return full * np.minimum((np.maximum(ranks, 2.0) - 1.0) / (size - 1.0), 1.0)
     if network.topology.startswith("torus"):
-        axes = torus_axes(network)
-        used = np.ceil(np.log(np.maximum(ranks, 2.0)) * (axes / math.log(size)) - 1e-9)
-        return full * (np.clip(used, 1.0, axes) / axes)
+        axes = network_axes(network)
+        return full * ring_rate_share(axes, sides(np.maximum(ranks, 2.0), axes))
     if network.topology == "none":
         return network.scale_out_bytes_per_s
     return full
 
 
-def torus_axes(network: Network) -> int:
-    """2 for torus-2d, 3 for torus-3d."""
-    return 3 if network.topology == "torus-3d" else 2
+def network_axes(network: Network) -> tuple[DomainAxis, ...]:
+    """The axes of a network's domains."""
+    return network.axes or even_axes(network.topology, network.domain_size)
 
 
 DIRECTORY: Final = "collectives"

@@ -23,6 +23,7 @@ from ultratwin.workload.architectures import (
     minimax,
     mixtral,
     mpt,
+    musicgen,
     nemotron,
     nemotron_h,
     opt,
@@ -68,6 +69,7 @@ FAMILIES: Final[tuple[Family, ...]] = (
     hybrid.JAMBA,
     hybrid.BAMBA,
     hybrid.GRANITE_HYBRID,
+    musicgen.FAMILY,
     megatron.FAMILY,
 )
 

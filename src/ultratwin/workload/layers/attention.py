@@ -9,7 +9,8 @@ from ultratwin.workload.operators import AttentionCore, Gemm, Parameter, Part, S
 def attention_part(attention: Attention, hidden_size: int) -> Part:
     """Projections, rotary embedding and attention core; nothing where there are no heads.
 
-    Equation: QKV: h -> (a + 2 g) d, and a d more for an output gate; core over a heads of d; output: a d -> h
+    Equation: QKV: h -> (a + 2 g) d, and a d more for an output gate; core over a heads of d; output: a d -> h. Of
+              attention to another sequence: Q only, as keys and values are projected once
     Symbols: h hidden size, a heads, g key/value heads, d head size
     Source: Korthikanti et al. 2022 (arXiv 2205.05198) section 4 for what is saved
     """
@@ -23,16 +24,12 @@ def attention_part(attention: Attention, hidden_size: int) -> Part:
     normed = query + keys if attention.qk_norm_over_all else 2 * attention.head_dim
     small = biases + normed * attention.qk_norm + attention.num_heads * attention.sinks
     rotated = query + keys
+    # a text's keys and values are projected once: what is left for each query is its own projection
+    projected = query if attention.cross else into
     return Part(
         operators=(
-            Gemm(name="qkv projection", n=into, k=hidden_size, split="column"),
-            Vector(
-                name="rotary embedding",
-                kind="rope",
-                forward_elements=2 * rotated * (2 if attention.qk_norm else 1),
-                backward_elements=2 * rotated * (2 if attention.qk_norm else 1),
-                split="tensor",
-            ),
+            Gemm(name="qkv projection", n=projected, k=hidden_size, split="column"),
+            *(() if attention.cross else (_rotary(rotated * (2 if attention.qk_norm else 1)),)),
             AttentionCore(
                 name="attention",
                 num_heads=attention.num_heads,
@@ -55,6 +52,12 @@ def attention_part(attention: Attention, hidden_size: int) -> Part:
             Saved(name="attention output", elements=value, element_bytes=2, split="tensor"),
             Saved(name="softmax statistics", elements=attention.num_heads, element_bytes=4, split="tensor"),
         ),
+    )
+
+
+def _rotary(width: int) -> Vector:
+    return Vector(
+        name="rotary embedding", kind="rope", forward_elements=2 * width, backward_elements=2 * width, split="tensor"
     )
 
 

@@ -25,6 +25,6 @@ SCHEDULES: Final[tuple[Schedule, ...]] = (
     OneShot(),
     HalvingDoubling(),
     Hierarchical(),
-    Axes(),
+    Axes(rotated=True),
     AllToAll(),
 )

@@ -30,8 +30,8 @@ class Axes(Schedule):
     """Reduce-scatter along each axis, exchange between domains, all-gather back.
 
     `ways`: one of WAYS for each axis of more than one chip, innermost first; the usual one of its kind where empty.
-    `rotated`: the message is cut into as many parts as there are axes, and part p begins with axis p, so that all axes
-    carry something all the time.
+    `rotated`: the message is cut into a part for each axis, as large as its share of the rate, and part p begins with
+    axis p, so that all axes carry something all the time.
     """
 
     ways: tuple[str, ...] = ()
@@ -66,10 +66,11 @@ def inside_axes(
         bad = next((way for way in chosen if way not in WAYS), f"{len(chosen)} ways")
         raise unknown_name(f"way along {len(used)} axes", bad, WAYS, error=ScenarioError)
     parts = len(used) if rotated else 1
+    rates = [machine.domain.axes[at].bytes_per_s for at in used]
     steps: list[Step] = []
     for part in range(parts):
         order = [(part + at) % len(used) for at in range(len(used))]
-        share, own = 1.0 / parts, []
+        share, own = rates[part] / sum(rates) if rotated else 1.0, []
         for at in order:
             own += axis_steps(machine, used[at], chosen[at], share, (part, parts))
             share /= machine.domain.axes[used[at]].size
