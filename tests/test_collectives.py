@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultratwin.errors import CatalogueError, ScenarioError
+from ultratwin.hardware.system import load_system
 from ultratwin.timing.collectives import (
     ALGORITHMS,
     OPERATIONS,
@@ -29,6 +30,7 @@ from ultratwin.timing.collectives.expert_parallel import (
     token_bytes,
 )
 from ultratwin.timing.collectives.network import link_profile, link_profiles, scale_up_bytes_per_s
+from ultratwin.timing.communication import wires_of
 from ultratwin.validation.collectives import predict_rows, question_of
 from ultratwin.validation.rows import Skip
 
@@ -157,6 +159,27 @@ def test_an_own_part_costs_only_inside_its_domain() -> None:
             algorithm="ring",
         )
         assert found == pytest.approx(seconds)
+
+
+def test_tpus_reduce_axis_by_axis() -> None:
+    """A ring over all chips of a pod takes a step for each; axis by axis it takes those of its sides."""
+    pod = wires_of(load_system("tpu-v5e-pod").pool).network
+    ring, axes, best = (
+        collective_time_s("all_reduce", 1e6, pod, ranks_per_domain=256, num_domains=1, algorithm=name)
+        for name in ("ring", "axes", None)
+    )
+    pipe = pod.profile.scale_up.pipes["ring"]
+    assert ring - axes == pytest.approx((2 * 255 - 2 * 30) * pipe.step_s)
+    assert best == axes
+    across = collective_time_s(
+        "all_reduce",
+        1e9,
+        pod,
+        ranks_per_domain=np.array([256, 16, 1]),
+        num_domains=np.array([1, 2, 4]),
+        algorithm="axes",
+    )
+    assert np.all(np.isfinite(across)) and np.all(across > 0)
 
 
 def test_a_torus_gives_a_small_group_one_axis() -> None:

@@ -29,20 +29,13 @@ from ultratwin.planning.mixed_crossover import lower_hull
 from ultratwin.planning.mixed_plan import amount, is_pure
 from ultratwin.planning.mixed_search import PoolSide, mixed_ways, pool_side, routed_table
 from ultratwin.planning.mixed_split import DraftApart, ExpertsApart, without_experts
-from ultratwin.planning.serving_deployment import (
-    DISAGGREGATED,
-    OBJECTIVES,
-    Wanted,
-    best_of,
-    deployment_of,
-    deployments,
-    served_candidates,
-)
+from ultratwin.planning.serving_deployment import OBJECTIVES, best_of, deployment_of, deployments
 from ultratwin.planning.serving_loads import whole_replicas
 from ultratwin.planning.serving_mix import Load, Speculation
 from ultratwin.planning.serving_point import Served, open_states
 from ultratwin.planning.serving_search import Axes
 from ultratwin.planning.serving_transfer import hand_over_s, kv_wire
+from ultratwin.planning.serving_ways import DISAGGREGATED, Wanted, served_candidates
 from ultratwin.planning.slo import parse_slos
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.timing.transfer import transfer_time_s

@@ -35,6 +35,7 @@ from ultratwin.planning.mixed_training_search import (
     MixedSetting,
     mixed_search,
     mixed_times,
+    together,
 )
 from ultratwin.planning.mixed_training_stages import STAGE_SCHEDULES, side_stages, staged_times
 from ultratwin.planning.mixed_training_step import (
@@ -337,6 +338,15 @@ def test_a_pipeline_of_two_speeds_takes_what_its_events_take(
     assert closed - events <= (fast + slow - 1) * mean * min(abs(ratio - 1.0) * 4, 1.0) + 1e-9
 
 
+def test_kinds_that_share_a_domain_have_their_part_of_it_and_no_more() -> None:
+    setting, found = small_search(PAIRS[0])
+    assert [side.pool.domain.size for side in setting.sides] == [72, 72]
+    assert [side.pool.domain.size for side in together(setting)] == [36, 36]
+    for each in (*found.best[STAGES], *found.best[GROUPS]):
+        assert max(int(side.tensor_parallel_size) for side in each.plan.sides) <= 36
+    assert together(small_search(MIXED)[0]) == small_search(MIXED)[0].sides
+
+
 def test_schedules_that_put_both_ends_on_one_rank_are_left_out() -> None:
     assert STAGE_SCHEDULES == ("gpipe", "1f1b", "interleaved", "zb-1p", "zb-2p")
 
@@ -359,6 +369,12 @@ def test_the_cheapest_is_not_the_fastest_where_one_kind_is_dear() -> None:
     step_usd = {each: cheap.answer.rate_usd_per_s(each) * each.step_s for each in cheap.answer.found.all()}
     assert step_usd[cheap.best] == min(step_usd.values())
     assert cheap.best.step_s > min(each.step_s for each in step_usd)
+
+
+def test_figures_without_ranges_give_a_crossover_without_one() -> None:
+    result = train_on_mix("meta-llama/Llama-3.1-8B", "trn2-ultraserver:1,p5en.48xlarge:8", layers=[12, 20], tokens=1e11)
+    for each in result.answer.crossovers:
+        assert each.speedup.low <= each.speedup.expected <= each.speedup.high
 
 
 def test_at_the_crossover_mix_and_one_kind_cost_the_same() -> None:

@@ -24,18 +24,11 @@ from ultratwin.mapping.engine import load_engine
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import serving_formats
 from ultratwin.planning.serving_choice import predicted_s
-from ultratwin.planning.serving_deployment import (
-    DISAGGREGATED,
-    OBJECTIVES,
-    Wanted,
-    deployments,
-    rented_chips,
-    replicas_needed,
-    role_loads,
-)
+from ultratwin.planning.serving_deployment import OBJECTIVES, deployments
 from ultratwin.planning.serving_mix import Load, Speculation
 from ultratwin.planning.serving_search import Axes, replica_sizes, search_plans, search_points
 from ultratwin.planning.serving_transfer import hand_over_s
+from ultratwin.planning.serving_ways import DISAGGREGATED, Wanted, rented_chips, replicas_needed, role_loads
 from ultratwin.planning.slo import parse_slos
 from ultratwin.timing.serving import ServingSetting, bound_s
 from ultratwin.workload.load import load_model

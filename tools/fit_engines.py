@@ -5,8 +5,8 @@
 Rows are split by configuration: a SHA-1 of model, chips, plan, format and engine puts each configuration whole into the
 half that is fitted or the half that is scored. The constants minimise the median of |log(predicted / measured)|, over
 the columns of COLUMNS, a source weighing as the root of its rows, by a coordinate search between the bounds of
-CONSTANTS. Only rows whose configuration is complete and whose times the chips can reach are used, at most N of a
-source, chosen by a hash. Prints both halves; --write updates the files.
+CONSTANTS. Only rows of the first tier whose configuration is complete and whose times the chips can reach are used,
+at most N of a source, chosen by a hash. Prints both halves; --write updates the files.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ CONSTANTS = {
     "attention_factor": (0.8, 1.2, "", 1.0),
     "collective_factor": (0.8, 1.5, "", 1.0),
 }
+_FEWEST = 10
+"""Rows that an engine is fitted to at least."""
 _BELIEVED_FRAC = 0.7
 """Most of the chips' peak that a measured row may need."""
 _OVERLAPPED_MS = 4.0
@@ -114,7 +116,7 @@ def read_runs(path: Path, per_source: int) -> dict[str, dict[bool, Runs]]:
 
 def _readable(row: Row) -> ServingRun | None:
     """The run of a row whose configuration is all published: what is guessed of a run must not become a constant."""
-    if row.get("complete", "") != "yes":
+    if row.get("complete", "") != "yes" or row.get("tier", "") != "A":
         return None
     try:
         run = run_of(row, 0)
@@ -267,7 +269,8 @@ def main() -> None:
         engine = dataclasses.replace(load_engine(name), **start)
         parts = {half: prepare([run for each in halves[half].values() for run in each], engine) for half in halves}
         (fitted, tables), (others, their_tables) = parts[True], parts[False]
-        if not fitted:
+        if len(fitted) < _FEWEST:
+            print(f"{name}: {len(fitted)} rows are too few; it keeps what it has or inherits")
             continue
         before = loss(errors(fitted, engine, tables))
         engine = fit(fitted, engine, tables, arguments.only)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         power,
         train,
     )
+    from ultratwin.api_diffusion import DiffuseResult, diffuse
     from ultratwin.api_serving import PlanServeResult, ServeResult, plan_serve, serve
     from ultratwin.errors import (
         CatalogueError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "CatalogueError",
+    "DiffuseResult",
     "Explanation",
     "Ledger",
     "ModelError",
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "assuming",
     "claims",
+    "diffuse",
     "load_model",
     "load_system",
     "plan_serve",
@@ -72,7 +75,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "errors" if name.endswith("Error") else "api_serving" if "serve" in name.lower() else "api"
+    word = name.lower()
+    homes = {"error": "errors", "serve": "api_serving", "diffuse": "api_diffusion"}
+    home = next((module for part, module in homes.items() if part in word), "api")
     return getattr(importlib.import_module(f"ultratwin.{home}"), name)
 
 

@@ -20,15 +20,8 @@ from ultratwin.planning.mixed_search import MIXED_MODES
 from ultratwin.planning.mixed_serving import MixedServingAnswer, MixedServingQuestion, answer_mixed_serving
 from ultratwin.planning.plan_serving import PlanServingQuestion
 from ultratwin.planning.run import OFFERS
-from ultratwin.planning.serving_deployment import (
-    ATTENTION_EXPERTS,
-    DISAGGREGATED,
-    OBJECTIVES,
-    ROLES,
-    ROUTED,
-    TARGET_DRAFT,
-    Deployment,
-)
+from ultratwin.planning.serving_deployment import OBJECTIVES, Deployment
+from ultratwin.planning.serving_ways import ATTENTION_EXPERTS, DISAGGREGATED, ROLES, ROUTED, TARGET_DRAFT
 from ultratwin.workload.model import Model
 
 if TYPE_CHECKING:

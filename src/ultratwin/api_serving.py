@@ -350,7 +350,8 @@ def plan_serve(
     Raises: UltratwinError for bad input
     """
     from ultratwin.planning.plan_serving import PlanServingQuestion, answer_plan_serving
-    from ultratwin.planning.serving_deployment import MODES, OBJECTIVES
+    from ultratwin.planning.serving_deployment import OBJECTIVES
+    from ultratwin.planning.serving_ways import MODES
 
     if objective not in OBJECTIVES:
         raise unknown_name("objective", objective, OBJECTIVES, error=ScenarioError)

@@ -33,6 +33,7 @@ def application() -> App:
     from ultratwin.cli.cluster import cluster
     from ultratwin.cli.collective import collective
     from ultratwin.cli.compare import compare
+    from ultratwin.cli.diffuse import diffuse
     from ultratwin.cli.plan import plan
     from ultratwin.cli.power import power
     from ultratwin.cli.serve import serve
@@ -48,7 +49,7 @@ def application() -> App:
         help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
-    for verb in (train, serve, plan, compare, study, cluster, collective, power, catalogue, claims, validate):
+    for verb in (train, serve, diffuse, plan, compare, study, cluster, collective, power, catalogue, claims, validate):
         app.command(verb)
     return app
 

@@ -9,7 +9,7 @@ from typing import Final
 from ultratwin.errors import ScenarioError
 
 OPTION: Final = "--assume"
-VERBS: Final = ("train", "serve", "plan", "compare", "cluster", "collective", "power", "catalogue", "claims")
+VERBS: Final = ("train", "serve", "diffuse", "plan", "compare", "cluster", "collective", "power", "catalogue", "claims")
 """Verbs that answer from the catalogue in one process: what they print says what was assumed."""
 HELP: Final = (
     f"{OPTION} ENTRY.FIGURE=VALUE, with {', '.join(VERBS[:-1])} or {VERBS[-1]}: answers rest on another value of a "

@@ -23,6 +23,7 @@ VERBS: Final[dict[str, tuple[str, ...]]] = {
     "": (
         "train",
         "serve",
+        "diffuse",
         "plan",
         "compare",
         "study",

@@ -15,7 +15,8 @@ import numpy as np
 
 from ultratwin.hardware.chip import Array
 from ultratwin.planning.front import pareto_front
-from ultratwin.planning.serving_deployment import Deployment, Wanted, Ways, deployment_of, rented_chips
+from ultratwin.planning.serving_deployment import Deployment, deployment_of
+from ultratwin.planning.serving_ways import Wanted, Ways, rented_chips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

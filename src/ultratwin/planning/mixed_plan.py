@@ -26,20 +26,10 @@ from ultratwin.planning.mixed_crossover import Segment, price_segments
 from ultratwin.planning.mixed_search import MIXED_MODES, Looked, PoolSide, mixed_ways, pool_side, some_plans
 from ultratwin.planning.plan_serving import PlanServingQuestion, chip_price, offered_load, search_setup
 from ultratwin.planning.run import sampled_setting
-from ultratwin.planning.serving_deployment import (
-    AGGREGATED,
-    DISAGGREGATED,
-    OBJECTIVES,
-    ROUTED,
-    Deployment,
-    Wanted,
-    Ways,
-    best_of,
-    deployment_of,
-    nearest_of,
-)
+from ultratwin.planning.serving_deployment import OBJECTIVES, Deployment, best_of, deployment_of, nearest_of
 from ultratwin.planning.serving_mix import Load
 from ultratwin.planning.serving_search import role_front
+from ultratwin.planning.serving_ways import AGGREGATED, DISAGGREGATED, ROUTED, Wanted, Ways
 from ultratwin.planning.uncertainty import Sampler
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.workload.load import load_model

@@ -22,7 +22,18 @@ from ultratwin.mapping.serving import RUNTIME_BYTES, ServingPlan, weight_bytes
 from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.mixed_split import DraftApart, ExpertsApart, TwoSided, without_experts
 from ultratwin.planning.serving_choice import objective_misses, predicted_s
-from ultratwin.planning.serving_deployment import (
+from ultratwin.planning.serving_mix import BatchLimits
+from ultratwin.planning.serving_point import Served, SteadyState, open_states
+from ultratwin.planning.serving_search import (
+    Axes,
+    Plans,
+    Points,
+    num_experts,
+    replica_sizes,
+    search_plans,
+    search_shares,
+)
+from ultratwin.planning.serving_ways import (
     AGGREGATED,
     ATTENTION_EXPERTS,
     DISAGGREGATED,
@@ -42,17 +53,6 @@ from ultratwin.planning.serving_deployment import (
     role_candidates,
     served_candidates,
     several_tokens,
-)
-from ultratwin.planning.serving_mix import BatchLimits
-from ultratwin.planning.serving_point import Served, SteadyState, open_states
-from ultratwin.planning.serving_search import (
-    Axes,
-    Plans,
-    Points,
-    num_experts,
-    replica_sizes,
-    search_plans,
-    search_shares,
 )
 from ultratwin.timing.serving import ServingSetting
 

@@ -29,27 +29,26 @@ from ultratwin.planning.mixed_search import (
     split_table,
 )
 from ultratwin.planning.plan_serving import PlanServingQuestion, chip_price, offered_load, search_setup
-from ultratwin.planning.serving_deployment import (
-    ATTENTION_EXPERTS,
-    DISAGGREGATED,
-    ROLES,
-    ROUTED,
-    TARGET_DRAFT,
-    Candidates,
-    Deployment,
-    Wanted,
-    Ways,
-    deployment_of,
-    every_pair,
-    handed_over,
-    role_loads,
-)
+from ultratwin.planning.serving_deployment import Deployment, deployment_of
 from ultratwin.planning.serving_mix import BatchLimits, Load
 from ultratwin.planning.serving_point import Served, SteadyState, open_load
 from ultratwin.planning.serving_question import ServingQuestion
 from ultratwin.planning.serving_ranges import ServingRanges, serving_ranges
 from ultratwin.planning.serving_search import search_points
 from ultratwin.planning.serving_transfer import KvWire, kv_wire, reaches
+from ultratwin.planning.serving_ways import (
+    ATTENTION_EXPERTS,
+    DISAGGREGATED,
+    ROLES,
+    ROUTED,
+    TARGET_DRAFT,
+    Candidates,
+    Wanted,
+    Ways,
+    every_pair,
+    handed_over,
+    role_loads,
+)
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ultratwin.hardware.chip import Array
+from ultratwin.hardware.chip import Number
 from ultratwin.hardware.mix import PoolShare
 from ultratwin.planning.mixed_training_run import SharedSampler, sampled_mix
 from ultratwin.planning.mixed_training_search import MixedCandidate, MixedSetting, mixed_times, side_chips
@@ -54,9 +54,11 @@ def crossovers(
     return tuple(found)
 
 
-def _step_s(setting: MixedSetting, each: MixedCandidate) -> Array:
+def _step_s(setting: MixedSetting, each: MixedCandidate) -> Number:
+    """Step time of every sample; a plain number where none of its figures has a range."""
     times = mixed_times(setting, each.way, each.order, each.plan)
-    return np.ravel(np.asarray(times.total_s, dtype=np.float64))
+    found = np.ravel(np.asarray(times.total_s, dtype=np.float64))
+    return found if len(found) > 1 else float(found[0])
 
 
 def _chips(setting: MixedSetting, each: MixedCandidate) -> dict[int, float]:

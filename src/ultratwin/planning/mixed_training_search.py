@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ultratwin.hardware.chip import Number
-from ultratwin.hardware.mix import Join
+from ultratwin.hardware.mix import OWN, Join
 from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.feasible import memory_fits, shape_reasons
 from ultratwin.mapping.plan import IntLike, Plan
@@ -72,7 +72,7 @@ class MixedCandidate:
 class MixedFound:
     """What a search over mixes found.
 
-    best: of each way to divide the job, best first; pure: each pool alone, None where its model can't run on it alone
+    best: of each way to divide the job, best first; pure: the search of each pool alone
     why: what keeps a way from running, in a line; num_plans: mixed plans evaluated; num_feasible: that can run
     """
 
@@ -100,9 +100,26 @@ class MixedSetting:
         return tuple(self.sides[at] for at in order)
 
 
+def together(setting: MixedSetting) -> tuple[Setting, ...]:
+    """The kinds as they stand when they work together: in a scale-up domain that they share each has its part of it.
+
+    Every domain then holds both, in proportion to their chips. Shares of one system are placed as one pool of them is.
+    """
+    join = setting.join
+    if join.kind == "scale-out" or join.fabric == OWN:
+        return setting.sides
+    chips = [ranks // side.pool.ranks_per_chip for side, ranks in zip(setting.sides, setting.ranks, strict=True)]
+    found = []
+    for side, own in zip(setting.sides, chips, strict=True):
+        size = max(min(join.domain_chips * own // sum(chips), side.pool.domain.size), 1)
+        domain = dataclasses.replace(side.pool.domain, size=size)
+        found.append(dataclasses.replace(side, pool=dataclasses.replace(side.pool, domain=domain)))
+    return tuple(found)
+
+
 def mixed_times(setting: MixedSetting, way: str, order: Sequence[int], plan: MixedPlan) -> MixedTimes:
     """Seconds and memory of plans that divide a job in one way, [candidate]."""
-    sides = setting.in_order(order)
+    sides = tuple((setting.sides if way == PURE else together(setting))[at] for at in order)
     if way == STAGES:
         return staged_times(sides, setting.join, plan)
     if way == GROUPS:
@@ -303,7 +320,8 @@ def _try_stages(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], la
     asked = fixed.get("pipeline_parallel_size")
     if asked is not None and asked < len(setting.sides):
         return f"a pipeline of {asked} stage leaves a pool without layers"
-    rows = [stage_rows(side, ranks, fixed) for side, ranks in zip(setting.sides, setting.ranks, strict=True)]
+    shared = together(setting)
+    rows = [stage_rows(side, ranks, fixed) for side, ranks in zip(shared, setting.ranks, strict=True)]
     if any(each is None for each in rows):
         return "no sizes divide the ranks of each kind and the global batch"
     variants = _variants(setting, fixed)
@@ -311,7 +329,7 @@ def _try_stages(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], la
         return f"the frameworks share no schedule of {', '.join(STAGE_SCHEDULES)}"
     paired = False
     for (schedule, chunks), order in itertools.product(variants, itertools.permutations(range(len(rows)))):
-        sides, ready = setting.in_order(order), [rows[at] for at in order]
+        sides, ready = [shared[at] for at in order], [rows[at] for at in order]
         batches = staged_batches(
             sides, [each for each in ready if each is not None], fixed, schedule, chunks,
             wanted=layers[order[0]] if layers else None, most_s=lambda: kept.limit_s,
@@ -324,8 +342,8 @@ def _try_stages(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], la
 
 def _try_groups(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], pure: Sequence[Found]) -> str:
     speeds = [1.0 / found.step_s[0] if found.step_s else 1.0 for found in pure]
-    lists = []
-    for side, ranks, found, speed in zip(setting.sides, setting.ranks, pure, speeds, strict=True):
+    lists, shared = [], together(setting)
+    for side, ranks, found, speed in zip(shared, setting.ranks, pure, speeds, strict=True):
         share = fixed["global_batch_size"] * speed / sum(speeds)
         own = {**fixed, "global_batch_size": divisible_batch(share, ranks)}
         both = (*found.plans, *search(side, ranks, own, keep=KEPT).plans)
@@ -333,7 +351,7 @@ def _try_groups(kept: _Best, setting: MixedSetting, fixed: Mapping[str, int], pu
     if not all(lists):
         return "a replica of the whole model does not fit into each pool alone"
     order = tuple(range(len(lists)))
-    kept.add(GROUPS, order, grouped_batch(setting.sides, lists, fixed["global_batch_size"]))
+    kept.add(GROUPS, order, grouped_batch(shared, lists, fixed["global_batch_size"]))
     return ""
 
 

@@ -92,10 +92,10 @@ def as_one_pool(times: StepTimes) -> StepTimes:
 def joined_pool(pool: Pool, join: Join) -> Pool:
     """A pool as a group of ranks sees it that reaches into other kinds: no link is faster than the join.
 
-    The same pool where its own links are no faster.
+    A scale-up domain is then that of both kinds. The same pool where its own links are no faster.
     """
     way = pool.fabric if join.kind == "scale-out" else pool.domain
-    size = pool.domain.size if join.kind == "scale-out" else min(pool.domain.size, join.domain_chips)
+    size = pool.domain.size if join.kind == "scale-out" else join.domain_chips
     slower = np.any(np.asarray(way.bytes_per_s) > join.bytes_per_s) or np.any(
         np.asarray(way.latency_s) < join.latency_s
     )

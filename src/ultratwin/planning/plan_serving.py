@@ -20,11 +20,12 @@ from ultratwin.hardware.system import System, load_system, per_rank
 from ultratwin.planning.front import pareto_front
 from ultratwin.planning.run import OFFERS, price_figures
 from ultratwin.planning.serving_bounds import Bound, objective_bounds
-from ultratwin.planning.serving_deployment import MODES, Deployed, Deployment, Wanted, deployments
+from ultratwin.planning.serving_deployment import Deployed, Deployment, deployments
 from ultratwin.planning.serving_mix import Load
 from ultratwin.planning.serving_question import ServingQuestion, demand_load, serving_setting
 from ultratwin.planning.serving_search import Axes, replica_sizes, search_plans
 from ultratwin.planning.serving_verification import Verification, verified
+from ultratwin.planning.serving_ways import MODES, Wanted
 from ultratwin.planning.workers import mapped
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.workload.load import load_model

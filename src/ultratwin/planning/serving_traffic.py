@@ -10,6 +10,8 @@ import numpy as np
 
 from ultratwin.errors import ScenarioError
 from ultratwin.planning.serving_mix import Load
+from ultratwin.workload.load import load_model
+from ultratwin.workload.model import Model
 from ultratwin.workload.traffic.arrivals import arrivals_of
 from ultratwin.workload.traffic.generate import Traffic, generate, resampled
 from ultratwin.workload.traffic.lengths import Fixed, around
@@ -47,10 +49,16 @@ def offered(question: ServingQuestion) -> Offered:
     rate = mean_rate(found)
     return Offered(
         requests=found,
-        load=mean_load(found, prefix_caching=question.prefix_caching),
+        load=mean_load(found, prefix_caching=question.prefix_caching, longest=_longest(question)),
         request_rate=rate if math.isfinite(rate) and rate > 0 else None,
         notes=notes,
     )
+
+
+def _longest(question: ServingQuestion) -> int:
+    """Tokens of the longest request that is not turned away."""
+    model = question.model if isinstance(question.model, Model) else load_model(question.model)
+    return question.max_model_len or model.max_seq_length
 
 
 def _read(question: ServingQuestion) -> tuple[Requests, tuple[str, ...]]:
@@ -87,15 +95,18 @@ def _generated(question: ServingQuestion) -> Requests:
     )
 
 
-def mean_load(requests: Requests, *, prefix_caching: bool) -> Load:
+def mean_load(requests: Requests, *, prefix_caching: bool, longest: float = math.inf) -> Load:
     """What some requests ask for on average.
 
     Equation: context of a decoding step = sum o (p + o / 2) / sum o: longer answers have more steps
     Args:
         requests: p prompt and o output tokens each; prefix_caching: blocks that came before are found again, as if the
-            cache forgot none
+            cache forgot none; longest: those with more tokens are turned away and don't count, unless all are
     """
     prompt, output = requests.prompt_tokens.astype(np.float64), requests.output_tokens.astype(np.float64)
+    served = prompt + output <= longest
+    if served.any():
+        prompt, output = prompt[served], output[served]
     steps = np.maximum(output - 1.0, 0.0)
     total = steps.sum()
     context = float((steps * (prompt + 0.5 * output)).sum() / total) if total else float(prompt.mean())

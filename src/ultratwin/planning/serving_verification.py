@@ -12,11 +12,12 @@ import numpy as np
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.system import System, load_system, per_rank
 from ultratwin.mapping.serving import kv_capacity_tokens
-from ultratwin.planning.serving_deployment import AGGREGATED, Deployment, Role, rented_chips
+from ultratwin.planning.serving_deployment import Deployment, Role
 from ultratwin.planning.serving_mix import BatchLimits, Load
 from ultratwin.planning.serving_point import Served
 from ultratwin.planning.serving_question import Demand, ServingQuestion, serving_setting
 from ultratwin.planning.serving_traffic import offered
+from ultratwin.planning.serving_ways import AGGREGATED, rented_chips
 from ultratwin.planning.slo import Verdict, is_kept, verdicts
 from ultratwin.workload.kv_cache import kv_bytes_per_token
 

@@ -13,8 +13,9 @@ from ultratwin.catalogue import loader
 from ultratwin.hardware.mix import Join, Mix, join_entries
 from ultratwin.planning.mixed_serving import MixedServingAnswer, RoleAnswer, SharedIteration
 from ultratwin.planning.serving import ServingAnswer, iterations, serving_memory
-from ultratwin.planning.serving_deployment import DISAGGREGATED, ROLES, ROUTED, Deployment
+from ultratwin.planning.serving_deployment import Deployment
 from ultratwin.planning.serving_money import serving_prices
+from ultratwin.planning.serving_ways import DISAGGREGATED, ROLES, ROUTED
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.metrics import said
 from ultratwin.report.plan_serving import deployment_json

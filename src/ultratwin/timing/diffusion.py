@@ -77,9 +77,7 @@ class VideoSetting:
     @property
     def blocks(self) -> ServingSetting:
         """The transformer's blocks as something that computes tokens."""
-        return ServingSetting(
-            model=self.model.transformer, pool=self.pool, formats=self.formats, engine=self.engine
-        )
+        return ServingSetting(model=self.model.transformer, pool=self.pool, formats=self.formats, engine=self.engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,8 @@ class VideoModel:
     @property
     def num_blocks(self) -> int:
         """Blocks; those that attend to a text are two layers each."""
-        return sum(isinstance(each.attention, Attention) and not each.attention.cross for each in self.transformer.layers)
+        mixers = [each.attention for each in self.transformer.layers]
+        return sum(isinstance(each, Attention) and not each.cross for each in mixers)
 
 
 def latent_frames(model: VideoModel, frames: int) -> int:

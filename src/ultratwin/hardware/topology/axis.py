@@ -78,6 +78,11 @@ class Axis(ABC):
     def next_ports(self) -> tuple[tuple[int, float], ...]:
         """Rings that the links can carry at once: shift to the neighbour and share of the rate of each."""
 
+    @property
+    def ring_bytes_per_s(self) -> float:
+        """Rate of a chip that these rings reach together, one direction."""
+        return self.bytes_per_s
+
     @abstractmethod
     def bisection_bytes_per_s(self) -> float:
         """One direction, across the middle of one row."""

@@ -26,10 +26,15 @@ FIGURES: Final = {
 }
 
 
+Slices = Literal["rows", "boxes", "cubes"]
+
+
 class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a domain of `chips` is laid out: its axes, their kinds, sizes and shares of a chip's rate.
 
-    `kinds` holds ring, switch or mesh for each axis; `shares` sum to 1.
+    `kinds` holds ring, switch or mesh for each axis; `shares` sum to 1. `slices`: parts of a domain are its first rows,
+    or boxes of the most even sides; a part's ring is closed where it has all chips of its axis, of "cubes" (4 x 4 x 4,
+    joined by optical switches) where every side is a multiple of four.
     """
 
     chips: int
@@ -37,6 +42,7 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     sides: tuple[int, ...]
     kinds: tuple[str, ...]
     shares: tuple[float, ...] = ()
+    slices: Slices = "rows"
     status: Status
     source: str
     note: str = ""
@@ -50,15 +56,13 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class FabricEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How the chips of a link are wired: shapes of domains (scale-up) or a kind of fabric (scale-out).
 
-    `links`: ids of catalogue/data/links that it holds for. `reconfigurable`: slices are boxes of the most even sides,
-    with closed rings where every side is a multiple of four (optical switches); else they are the first rows.
+    `links`: ids of catalogue/data/links that it holds for.
     """
 
     name: str
     links: tuple[str, ...]
     kind: Literal["product", "clos", "rail_optimised"]
     routing: str = "spray"
-    reconfigurable: bool = False
     shapes: tuple[Shape, ...] = ()
     figures: dict[str, Fact] = {}
     note: str = ""

@@ -59,5 +59,9 @@ class Ring(Axis):
     def next_ports(self) -> tuple[tuple[int, float], ...]:
         return ((1, 1.0),) if self._is_pair else ((1, 0.5), (-1, 0.5))
 
+    @property
+    def ring_bytes_per_s(self) -> float:
+        return self.bytes_per_s if self.closed else self.bytes_per_s / 2.0  # a line's closing flow goes back over it
+
     def bisection_bytes_per_s(self) -> float:
         return self.port_bytes_per_s * (2.0 if self.closed else 1.0) if self.size > 1 else 0.0

@@ -11,7 +11,7 @@ from ultratwin.errors import ScenarioError
 from ultratwin.hardware.system import Pool, System, load_system
 from ultratwin.hardware.topology.axis import Axis
 from ultratwin.hardware.topology.clos import Clos
-from ultratwin.hardware.topology.entries import FabricEntry, Shape, fabric_entry, known_shape
+from ultratwin.hardware.topology.entries import FabricEntry, Shape, Slices, fabric_entry, known_shape
 from ultratwin.hardware.topology.fabric import ScaleOut
 from ultratwin.hardware.topology.mesh import Mesh
 from ultratwin.hardware.topology.product import Product
@@ -58,8 +58,8 @@ def build_topology(system: System | str, num_chips: int) -> Topology:
     check_size(system, num_chips)
     pool = system.pool
     size = min(pool.domain.size, num_chips)
-    entry = fabric_entry(pool.domain.link)
-    domain = part_of_domain(build_domain(pool), size, reconfigurable=bool(entry and entry.reconfigurable))
+    shape = known_shape(pool.domain.link, pool.domain.size)
+    domain = part_of_domain(build_domain(pool), size, slices=shape.slices if shape else "rows")
     num_domains = math.ceil(num_chips / size)
     fabric = None if num_domains == 1 else build_fabric(pool, num_domains)
     return Topology(name=system.id, num_chips=num_chips, domain=domain, num_domains=num_domains, fabric=fabric)
@@ -131,20 +131,20 @@ def _plain_shape(pool: Pool) -> Shape:
     )  # fmt: skip
 
 
-def part_of_domain(domain: Product, size: int, *, reconfigurable: bool = False) -> Product:
+def part_of_domain(domain: Product, size: int, *, slices: Slices = "rows") -> Product:
     """A slice of a domain: whole rows of all axes but the last that is begun, or the most even box.
 
     Raises: ScenarioError for a size that does not fill it, with sizes that do
     """
     if size == domain.size:
         return domain
-    sides = _box(domain, size) if reconfigurable else _rows(domain, size)
+    sides = _rows(domain, size) if slices == "rows" else _box(domain, size)
     if not sides:
         raise ScenarioError(
             f"{size:,} chips do not fill rows of a domain of {' x '.join(str(axis.size) for axis in domain.axes)}",
             allowed=f"for example {', '.join(str(each) for each in _fillings(domain, size))}",
         )
-    closed = reconfigurable and all(side % 4 == 0 for side in sides)
+    closed = slices == "cubes" and all(side % 4 == 0 for side in sides)
     return Product(
         axes=tuple(_shortened(axis, side, closed=closed) for axis, side in zip(domain.axes, sides, strict=True))
     )

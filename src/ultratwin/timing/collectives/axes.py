@@ -8,7 +8,7 @@ import numpy as np
 
 from ultratwin.hardware.chip import Array, Number
 from ultratwin.timing.collectives.network import NUM_PASSES, Algorithm, Group, Network, network_axes
-from ultratwin.timing.collectives.shape import DomainAxis, ring_rate_share, sides
+from ultratwin.timing.collectives.shape import DomainAxis, sides
 
 
 class Axes(Algorithm):
@@ -51,11 +51,23 @@ class Axes(Algorithm):
 
 
 def _share_s(axes: tuple[DomainAxis, ...], lengths: list[Array]) -> Number:
-    """Seconds of one pass for each byte of the message, at a scale-up rate of 1."""
-    number, whole = len(axes), np.maximum(ring_rate_share(axes, lengths), 1e-300)
-    left = [axis.ring_share * (length > 1.0) / whole for axis, length in zip(axes, lengths, strict=True)]
+    """Seconds of one pass for each byte of the message, at a scale-up rate of 1.
+
+    A group fills one axis after the other, so the axes that it does not reach along are the last ones.
+    """
+    used = np.sum([length > 1.0 for length in lengths], axis=0)
+    found: Number = 0.0
+    for number in range(1, len(axes) + 1):
+        found = np.where(used == number, _stages_s(axes[:number], lengths[:number]), found)
+    return found
+
+
+def _stages_s(axes: tuple[DomainAxis, ...], lengths: list[Array]) -> Number:
+    """The same for groups that reach along all of these axes; all parts go on to their next axis together."""
+    number, whole = len(axes), sum(axis.ring_share for axis in axes)
+    left: list[Number] = [axis.ring_share / whole for axis in axes]
     took: Number = 0.0
-    for stage in range(number):  # all parts go on to their next axis together
+    for stage in range(number):
         slowest: Number = 0.0
         for part in range(number):
             axis, length = axes[(part + stage) % number], lengths[(part + stage) % number]

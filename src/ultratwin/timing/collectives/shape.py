@@ -42,6 +42,7 @@ def axes_of(domain: Product, bytes_per_s: float) -> tuple[DomainAxis, ...]:
             closed=not isinstance(axis, Ring) or axis.closed,
         )
         for axis in domain.axes
+        if axis.size > 1
     )  # fmt: skip
 
 
@@ -109,13 +110,18 @@ def crossings(axes: tuple[DomainAxis, ...], lengths: list[Array], ranks: Number)
     Returns: c: with parts of p bytes it takes c p / B
     Source: derived: parts go along the axes one after the other, so that r / g_i of them share each row's pair
     """
-    worst: Number = 0.0
-    for axis, length in zip(axes, lengths, strict=True):
-        if axis.kind == "ring":
-            is_line = (length < axis.size * (1.0 - _ROUNDING)) | (not axis.closed)
-            passed: Array = np.floor(length * length / 4.0 + _ROUNDING) * np.where(is_line, 2.0, 1.0)
-        else:
-            passed = length - 1.0 if axis.kind == "switch" else (axis.size - 1.0) * (length > 1.0)
-        needed: Array = ranks / length * passed / axis.share
-        worst = np.maximum(worst, needed)
-    return worst
+    needed = [
+        ranks / length * _pairs_on_a_link(axis, length) / axis.share for axis, length in zip(axes, lengths, strict=True)
+    ]
+    found: Number = np.max(np.stack(np.broadcast_arrays(*needed)), axis=0)
+    return found
+
+
+def _pairs_on_a_link(axis: DomainAxis, length: Array) -> Number:
+    """Pairs of a row whose parts pass one link, in links of the axis's whole rate: h."""
+    if axis.kind == "ring":
+        is_line = (length < axis.size * (1.0 - _ROUNDING)) | (not axis.closed)
+        return np.floor(length * length / 4.0 + _ROUNDING) * np.where(is_line, 2.0, 1.0)
+    if axis.kind == "switch":
+        return length - 1.0
+    return np.where(length > 1.0, axis.size - 1.0, 0.0)

@@ -66,7 +66,7 @@ def inside_axes(
         bad = next((way for way in chosen if way not in WAYS), f"{len(chosen)} ways")
         raise unknown_name(f"way along {len(used)} axes", bad, WAYS, error=ScenarioError)
     parts = len(used) if rotated else 1
-    rates = [machine.domain.axes[at].bytes_per_s for at in used]
+    rates = [machine.domain.axes[at].ring_bytes_per_s for at in used]
     steps: list[Step] = []
     for part in range(parts):
         order = [(part + at) % len(used) for at in range(len(used))]

@@ -47,14 +47,14 @@ def neighbours(machine: Machine) -> Iterator[tuple[Integers, Integers, float]]:
     every link with one chunk; which ring a link belongs to does not matter to its load.
     """
     domain = machine.domain
-    places = np.arange(domain.size)
+    places, whole = np.arange(domain.size), sum(axis.ring_bytes_per_s for axis in domain.axes if axis.size > 1)
     for axis, stride in zip(domain.axes, domain.strides, strict=True):
         if axis.size == 1:
             continue
         at = axis.coordinate(places, stride)
         for shift, share in axis.next_ports():
             to = (at + shift) % axis.size
-            yield places, places + (to - at) * stride, share * axis.bytes_per_s / domain.bytes_per_s
+            yield places, places + (to - at) * stride, share * axis.ring_bytes_per_s / whole
 
 
 def ring_step(machine: Machine, share: float, *, steps: float = 1.0, one_group: bool = False) -> Flows:
