@@ -31,6 +31,7 @@ clean:
 # everything in the pages that is made from the code; the picture and tables first, as the outputs take longest
 docs: setup
 	$(BIN)/python tools/make_picture.py
+	$(BIN)/python tools/make_example_pictures.py
 	$(BIN)/python tools/make_scoreboard.py
 	$(BIN)/python tools/make_claims.py
 	$(BIN)/python tools/make_reference.py

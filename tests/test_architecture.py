@@ -16,7 +16,7 @@ ROOT = Path(ultratwin.__file__).parent
 REPOSITORY = Path(__file__).parents[1]
 ORDER = (
     ("errors",), ("units",), ("catalogue",), ("hardware",), ("workload",), ("mapping",), ("timing",), ("simulation",),
-    ("planning",), ("validation", "report"), ("api",), ("api_serving", "api_diffusion"), ("api_mixed",), ("cli",),
+    ("planning",), ("validation", "report"), ("api",), ("api_serving", "api_diffusion"), ("api_mixed", "api_mixed_training"), ("cli",),
 )  # fmt: skip
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 FILES = {

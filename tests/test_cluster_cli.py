@@ -56,6 +56,18 @@ def test_a_cluster_of_a_million(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["num_endpoints"] == data["domain"]["num_domains"] * data["domain"]["size"] == 1_000_080
     assert data["power_w"]["low"] < data["power_w"]["all"] < data["power_w"]["high"]
     assert data["fabric"]["num_leaves"] == data["parts"]["leaf switches"]
+    rates = data["failures_per_day"]
+    assert 300 < sum(each["expected"] for each in rates.values()) < 600
+    assert all(each["low"] <= each["expected"] <= each["high"] for each in rates.values())
+
+
+def test_the_way_between_two_chips(capsys: pytest.CaptureFixture[str]) -> None:
+    out = said(capsys, "cluster", "trn3-ultracluster", "--chips", "1000000", "--path", "0:999999")
+    assert "adapter of chip 0 up" in out
+    data = json.loads(said(capsys, "cluster", "tpu-v5e-pod", "--path", "0:17", "--json"))
+    assert [hop["link"] for hop in data["way"]] == ["x+ of chip 0", "y+ of chip 1"]
+    assert "CHIP:CHIP" in refused(capsys, "cluster", "dgx-h100", "--chips", "16", "--path", "3-4")
+    assert "0 to 15" in refused(capsys, "cluster", "dgx-h100", "--chips", "16", "--path", "3:16")
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,7 @@ def test_what_does_not_fit_is_said_with_what_is_needed(capsys: pytest.CaptureFix
         ({"chunk_frames": 12, "window_frames": 8}, "no less than a chunk"),
         ({"ulysses_size": 7}, "tensor times Ulysses divides 40 heads"),
         ({"steps": 10**6}, "1 to 10,000"),
+        ({"chips": 10**9}, "at most"),
         ({"frames": 0}, "frames is 0"),
         ({"precision": "fp9"}, "unknown precision"),
         ({"frames_per_second": 0.0001}, "0.1 to 1,000"),

@@ -450,8 +450,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("trn2:0,p5:1", {}, '"0" units of trn2'),
     ("trn2:1,nowhere:1", {}, 'unknown system "nowhere"'),
     ("trn2:1,", {}, "leaves a pool empty"),
-    ("trn3:1,gb200-nvl72:1", {}, "no fabric joins trn3-gen2-ultraserver and gb200-nvl72"),
-    ("trn3:1,gb200-nvl72:1", {}, "p6e-gb200-ultraserver has the chips of gb200-nvl72, and efa"),
+    ("trn3:1,vr-nvl72:1", {}, "no fabric joins trn3-gen2-ultraserver and vr-nvl72"),
     ("trn3:1,p5en.48xlarge:1", {"fabric": "token-ring"}, 'unknown fabric "token-ring"'),
     ("trn2:1,p5:1,p6:1", {}, "3 kinds of chips"),
     (MIXED, {"layers": [32, 0]}, "p5en.48xlarge gets 0 layers"),
@@ -530,3 +529,11 @@ def test_the_table_says_what_each_kind_does_and_what_it_is_measured_against() ->
     assert "chips/trainium3/" in result.explain()
     for part in ("joined by efa", "ways to divide the job", "what each kind does", "the same power", "as many units"):
         assert part in text, part
+
+
+def test_the_same_rack_on_another_network_stands_in() -> None:
+    """A maker's NVL72 has no EFA; the one that AWS rents has the same chips, and is said to be meant."""
+    mix = join_pools(parse_pools("trn3:1,gb200-nvl72:2"))
+    assert [share.system.id for share in mix.shares] == ["trn3-gen2-ultraserver", "p6e-gb200-ultraserver"]
+    assert mix.join.fabric == "efa"
+    assert "gb200-nvl72 is taken as p6e-gb200-ultraserver" in mix.notes[0]

@@ -130,7 +130,7 @@ def test_faults_never_help(found: tuple[Topology, Faults]) -> None:
     well, ill = (Simulator(machine=make_machine(topology, each, link_latency=True)) for each in (Faults(), faults))
     for name, why in ill.algorithms("all_reduce").items():
         if not why:
-            # groups that wait for nobody: a late one may leave links to the others (Graham's anomaly), by a few per cent
+            # groups that wait for nobody: a late one may leave links to others (Graham's anomaly), by a few per cent
             least = 0.95 if name == "recursive_halving_doubling" else 1 - 1e-9
             assert ill.time("all_reduce", 1e6, name).time_s >= least * well.time("all_reduce", 1e6, name).time_s
 

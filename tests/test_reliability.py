@@ -92,6 +92,22 @@ def test_infant_mortality_fails_early() -> None:
     )
 
 
+def test_hosts_of_other_sizes_share_what_does_not_grow_with_their_chips() -> None:
+    """Rates are of hosts of 8: a host of 4 fails more than half as often, one of 16 less than twice."""
+    rates = load_rates("trainium3")
+    fixed, eight = rates.expected("host_fixed_frac"), rates.expected("host_per_year")
+
+    def yearly(chips: int) -> float:
+        layout = Layout(chips=chips * 10, chips_per_node=chips, chips_per_rack=32, unit_chips=chips)
+        (host,) = (each for each in machine_parts(rates, layout) if each.name == "host")
+        return float(host.expected_failures(SECONDS_PER_YEAR)) / 10
+
+    assert yearly(8) == pytest.approx(eight)
+    assert yearly(4) == pytest.approx(eight * (1 + fixed) / 2)
+    assert yearly(16) == pytest.approx(eight * (2 - fixed))
+    assert load_rates("tpu-v4").expected("host_chips") == 4
+
+
 def test_software_does_not_grow_with_the_machine() -> None:
     def law(chips: float) -> float:
         return float(PerJob(rate_per_s=1.0, chips=chips, full_chips=1024.0).expected_failures(1.0))
@@ -418,8 +434,19 @@ def test_a_run_that_never_ends_names_the_largest_that_would(
     assert 0 < never.largest_chips < 8192
     assert f"{never.largest_chips:,} chips" in rendered(reliability_blocks(never))
     assert '"finishes": false' in dumped(reliability_json(never))
+    assert [each.name for each in never.remedies] == ["--recovery hot", "--elastic", "--recovery hot --elastic"]
     path.write_text("chip_per_year = 400000\nsoftware_per_day = 100000\n")
     assert answer_until_done(*asked, options).largest_chips == 0
+
+
+def test_a_run_that_hardly_gets_on_is_decided_by_a_few_runs(asked: tuple[TrainingAnswer, TrainingQuestion]) -> None:
+    """On a borderline machine most runs would be given up: it says so, and does not simulate a thousand of them."""
+    work_s = asked[0].run.duration_s.expected if asked[0].run else 0.0
+    options = ReliabilityOptions(maintenance_every_s=work_s / 50, maintenance_s=work_s / 5, num_runs=1000)
+    slow = answer_until_done(*asked, options)  # a share of 1/11 is left for training
+    assert not slow.finishes
+    assert slow.num_runs < 1000
+    assert "never ends" in rendered(reliability_blocks(slow))
 
 
 @pytest.mark.parametrize(
@@ -501,7 +528,10 @@ def test_rows_are_read_by_what_they_say() -> None:
     a, b, c, d, e, f = predict_rows(rows)
     assert b.predicted == pytest.approx(60 * a.predicted)  # type: ignore[operator]
     assert c.predicted == pytest.approx(2 * d.predicted)  # type: ignore[operator]
-    assert c.predicted == pytest.approx(54 * 24 / a.predicted)  # type: ignore[operator]
+    # nothing fails while the job is down for its last failure
+    course = load_recovery("automatic")
+    down_s = course.detection_s + course.isolation_s + course.restart_s + course.warm_up_s
+    assert c.predicted == pytest.approx(54 * 24 / (a.predicted + down_s / 3600))  # type: ignore[operator]
     assert e.measured == 90.0
     assert f.predicted == pytest.approx(1.4)
 

@@ -5,8 +5,8 @@
 Rows are split by configuration: a SHA-1 of model, chips, plan, format and engine puts each configuration whole into the
 half that is fitted or the half that is scored. The constants minimise the median of |log(predicted / measured)|, over
 the columns of COLUMNS, a source weighing as the root of its rows, by a coordinate search between the bounds of
-CONSTANTS. Only rows of the first tier whose configuration is complete and whose times the chips can reach are used,
-at most N of a source, chosen by a hash. Prints both halves; --write updates the files.
+CONSTANTS. Only rows whose configuration is complete and whose times the chips can reach are used, at most N of a
+source, chosen by a hash; the spread is that of the best tier. Prints both halves; --write updates the files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CONSTANTS = {
     "attention_factor": (0.8, 1.2, "", 1.0),
     "collective_factor": (0.8, 1.5, "", 1.0),
 }
-_FEWEST = 10
+_FEWEST = 20
 """Rows that an engine is fitted to at least."""
 _BELIEVED_FRAC = 0.7
 """Most of the chips' peak that a measured row may need."""
@@ -114,9 +114,15 @@ def read_runs(path: Path, per_source: int) -> dict[str, dict[bool, Runs]]:
     return found
 
 
+def best_tier(path: Path) -> frozenset[str]:
+    """Rows whose tier is A."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return frozenset(row["id"] for row in csv.DictReader(file) if row.get("tier") == "A")
+
+
 def _readable(row: Row) -> ServingRun | None:
     """The run of a row whose configuration is all published: what is guessed of a run must not become a constant."""
-    if row.get("complete", "") != "yes" or row.get("tier", "") != "A":
+    if row.get("complete", "") != "yes":
         return None
     try:
         run = run_of(row, 0)
@@ -229,10 +235,17 @@ def report(title: str, found: dict[tuple[str, str], np.ndarray]) -> str:
     return "\n".join(lines)
 
 
-def write(name: str, engine: Engine, names: list[str], fitted: int, scored: dict[tuple[str, str], np.ndarray]) -> None:
-    """Puts the constants that were fitted into the engine's file, with the rows and the residual in each note."""
+Residuals = dict[tuple[str, str], np.ndarray]
+
+
+def write(name: str, engine: Engine, names: list[str], found: tuple[int, Residuals, Residuals]) -> None:
+    """Puts the constants that were fitted into the engine's file, with the rows and the residual in each note.
+
+    `found`: rows that were fitted, residuals of the other configurations, and of those in the best tier
+    """
     path = ENGINES / f"{name}.toml"
     text = path.read_text(encoding="utf-8")
+    fitted, scored, trusted = found
     logs = np.concatenate(list(scored.values()))
     median = 100 * np.median(np.abs(np.exp(logs) - 1))
     note = f"{fitted} rows fitted; median error {median:.0f} % of {len(logs)} figures of other configurations"
@@ -241,7 +254,7 @@ def write(name: str, engine: Engine, names: list[str], fitted: int, scored: dict
         for key, (_, _, unit, scale) in CONSTANTS.items()
         if key in names
     }
-    values["spread_frac"] = (float(np.exp(np.quantile(np.abs(logs), 0.9)) - 1), "")
+    values["spread_frac"] = (float(np.exp(np.quantile(np.abs(np.concatenate(list(trusted.values()))), 0.9)) - 1), "")
     for key, (value, unit) in values.items():
         facts = f'unit = "{unit}", status = "measured", source = "fit_engines", note = "{note}"'
         line = f"{key} = {{ value = {value:.4g}, {facts} }}"
@@ -261,6 +274,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     np.seterr(all="ignore")
+    best = best_tier(arguments.truth)
     for name, halves in sorted(read_runs(arguments.truth, arguments.rows).items()):
         if arguments.engine and name not in arguments.engine:
             continue
@@ -282,7 +296,9 @@ def main() -> None:
         )
         print(report("fit", now) + "\n" + report("score", scored), flush=True)
         if arguments.write:
-            write(name, engine, arguments.only, len(fitted), scored)
+            trusted = [run for run in others if run.id in best] or others
+            spread = errors(trusted, engine, their_tables) if trusted else now
+            write(name, engine, arguments.only, (len(fitted), scored, spread))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,20 @@ from typing import Any, Final, get_args
 
 from ultratwin.catalogue import schema
 from ultratwin.catalogue.facts import RANGED, STATUSES
-from ultratwin.catalogue.schema import ENTRY_TYPES, FIGURES, REQUIRED, Entry, ReadingEntry, Scenario
+from ultratwin.catalogue.schema import (
+    ENTRY_TYPES,
+    FIGURES,
+    REQUIRED,
+    DiffusionConfig,
+    Entry,
+    ReadingEntry,
+    Scenario,
+)
 
-PARTS: Final[dict[str, tuple[type[Any], ...]]] = {"claims": (ReadingEntry, Scenario)}
+PARTS: Final[dict[str, tuple[type[Any], ...]]] = {
+    "claims": (ReadingEntry, Scenario),
+    "diffusion": (DiffusionConfig,),
+}
 """What entries of a kind hold several of, beside figures."""
 OUT: Final = Path(__file__).parents[1] / "docs/reference"
 VERBS: Final = ("train", "catalogue", "validate")

@@ -1,4 +1,4 @@
-"""Charts as SVG, readable on light and dark backgrounds: lines over two axes, and shares of a whole as bars.
+"""Charts as SVG, readable on light and dark backgrounds: lines over two axes.
 
 A page shows them as images; colours follow the reader's scheme. Text is text, so that it can be searched.
 """
@@ -88,10 +88,11 @@ def ticks(low: float, high: float, *, log: bool) -> list[float]:
         [2.0, 5.0, 10.0, 20.0, 50.0, 100.0]
     """
     if log:
-        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1
         every = [digit * 10.0**power for power in range(first, last + 1) for digit in (1, 2, 5)]
         at_least = max((each for each in every if each <= low * (1 + 1e-9)), default=every[0])
-        at_most = min((each for each in every if each >= high * (1 - 1e-9)), default=every[-1])
+        # a range of one number still needs two ends
+        at_most = min((each for each in every if each >= high * (1 - 1e-9) and each > at_least), default=every[-1])
         return [each for each in every if at_least <= each <= at_most]
     rough = (high - low) / 5 or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
@@ -177,25 +178,6 @@ def _legend(series: Sequence[Series]) -> list[str]:
         )
         parts.append(f'<text class="small" x="{left + 28}" y="{top}">{escape(each.name)}</text>')
     return parts
-
-
-def bar_chart(title: str, subtitle: str, rows: Sequence[tuple[str, float, str]]) -> str:
-    """Parts of a whole as bars: name, size, and what is written beside the bar.
-
-    Raises: ValueError if there is nothing to show
-    """
-    if not rows or max(size for _, size, _ in rows) <= 0:
-        raise ValueError("no rows")
-    left, room, step = 250, WIDTH - 250 - 120, 26
-    most = max(size for _, size, _ in rows)
-    parts = _frame(title, subtitle)
-    for at, (name, size, remark) in enumerate(rows):
-        top = _TOP + step * at
-        width = round(size / most * room, 2)
-        parts.append(f'<text x="{left - 10}" y="{top + 13}" text-anchor="end">{escape(name)}</text>')
-        parts.append(f'<rect class="dot s0" x="{left}" y="{top}" width="{width}" height="17" rx="2"/>')
-        parts.append(f'<text class="small" x="{left + width + 8}" y="{top + 13}">{escape(remark)}</text>')
-    return _document(parts, _TOP + step * len(rows) + 16, title)
 
 
 def _frame(title: str, subtitle: str) -> list[str]:

@@ -280,7 +280,7 @@ def plan_train(
     prices = {_system_name(name): per_second(price) or 0.0 for name, price in (prices_per_chip_hour or {}).items()}
     sizes = chips if isinstance(chips, range) else [checked_count("chips", each) or 0 for each in chips]
     question = PlanQuestion(
-        training=_training_question(model, "", None, {**options, "tokens": tokens}),
+        training=training_question(model, "", None, {**options, "tokens": tokens}),
         systems=named,
         chips=ChipRange(low=sizes[0], high=sizes[-1]) if isinstance(sizes, range) else tuple(sizes),
         precisions=tuple(recipe(each.lower()).name for each in precisions),
@@ -368,7 +368,7 @@ def train(
         "price_per_chip_hour": price_per_chip_hour, "seed": seed, "objective": objective,
     }  # fmt: skip
     named = checked_name("system", system) if isinstance(system, str) else system
-    question = _training_question(model, named, checked_count("chips", chips), options)
+    question = training_question(model, named, checked_count("chips", chips), options)
     return TrainResult(question=question, answer=answer_training(question))
 
 
@@ -451,7 +451,7 @@ def power(
     from ultratwin.planning.power_question import PowerAnswer, PowerQuestion
 
     named = checked_name("system", system) if isinstance(system, str) else system
-    training = _training_question(model, named, checked_count("chips", chips), options)
+    training = training_question(model, named, checked_count("chips", chips), options)
     found = answer_power(
         PowerQuestion(
             training=training, duration_s=duration_s, resolution_s=resolution_s, checkpoint_s=checkpoint_s,
@@ -471,7 +471,7 @@ _SIZES: Final = (
 )  # fmt: skip
 
 
-def _training_question(
+def training_question(
     model: str | Path | Model, system: str | System, chips: int | None, options: Mapping[str, Any]
 ) -> TrainingQuestion:
     """The question that the options of `train` make, checked.

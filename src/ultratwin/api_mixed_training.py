@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultratwin.api import _training_question
+from ultratwin.api import training_question
 from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.mix import PoolShare
@@ -148,7 +148,7 @@ def train_on_mix(
     """
     own = prices_per_chip_hour or {}
     question = MixedQuestion(
-        training=_training_question(model, "", None, options),
+        training=training_question(model, "", None, options),
         pools=pools if isinstance(pools, str) else tuple(pools),
         fabric=fabric,
         layers=tuple(checked_count("layers", each, lowest=0) or 0 for each in layers),

@@ -383,7 +383,9 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         # failures a year of one part, that interrupt a job
         "chip_per_year": "number",
         "memory_per_year": "number",  # of one chip's HBM
-        "host_per_year": "number",  # of one node: CPU, DRAM, disks, power supplies, boards
+        "host_per_year": "number",  # of one node of host_chips: CPU, DRAM, disks, power supplies, boards
+        "host_chips": "number",  # of the nodes that it was measured on
+        "host_fixed_frac": "number",  # of it, what a node of any size has; the rest grows with its chips
         "nic_per_year": "number",  # of one chip's share of the NICs
         "network_per_year": "number",  # of one chip's share of switches and cables
         "rack_power_per_year": "number",  # of one rack

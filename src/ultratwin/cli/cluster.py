@@ -8,12 +8,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from ultratwin.cli.parameters import Count
+from ultratwin.errors import ScenarioError
 
 
 def cluster(
-    system: str, /, *, chips: Count | None = None, json: Annotated[bool, Parameter(negative=())] = False
-) -> int:
-    """What a cluster is: domains, switches, links, bisection, what a lost part takes away, power, price.
+    system: str, /, *, chips: Count | None = None, path: str = "",
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:  # fmt: skip
+    """What a cluster is: domains, switches, links, bisection, what a lost part takes away, failures, power, price.
 
     Parameters
     ----------
@@ -21,6 +23,8 @@ def cluster(
         A system of `ultratwin catalogue systems`.
     chips
         How many chips [default: one unit of the system].
+    path
+        Two chips whose way to each other is shown too, such as 0:999.
     json
         Print JSON instead of tables.
     """
@@ -28,7 +32,7 @@ def cluster(
     from ultratwin.planning.cluster import describe_cluster
     from ultratwin.report import cluster as report
 
-    found = describe_cluster(checked_name("system", system), chips)
+    found = describe_cluster(checked_name("system", system), chips, _ends(path) if path else None)
     if json:
         from ultratwin.report.json import dumped
 
@@ -38,3 +42,11 @@ def cluster(
 
         show(report.cluster_blocks(found))
     return 0
+
+
+def _ends(text: str) -> tuple[int, int]:
+    """0:999 as two chips."""
+    first, colon, last = (each.strip() for each in text.partition(":"))
+    if not colon or not first.isdecimal() or not last.isdecimal():
+        raise ScenarioError(f'"{text}" is no pair of chips', where="--path", allowed="CHIP:CHIP, such as 0:999")
+    return int(first), int(last)

@@ -19,7 +19,7 @@ Number = float | Array
 """A number, or an array along the candidate axis (always the last axis; see docs/decisions/001)."""
 
 # where a chip has no rate of its own for a format, the next one that its engine would run it in
-_FALLBACK: Final[dict[str, tuple[str, ...]]] = {
+FALLBACK_FORMATS: Final[dict[str, tuple[str, ...]]] = {
     "fp32": ("tf32", "bf16"),
     "tf32": ("fp32", "bf16"),
     "fp16": ("bf16",),
@@ -73,7 +73,7 @@ class Chip:
             return self.peak_flop_per_s[dtype]
         if dtype not in DTYPE_BYTES:
             raise ScenarioError(f'unknown number format "{dtype}"', allowed=", ".join(DTYPE_BYTES))
-        for other in _FALLBACK.get(dtype, ()):
+        for other in FALLBACK_FORMATS.get(dtype, ()):
             if other in self.peak_flop_per_s:
                 return self.peak_flop_per_s[other]
         return self.peak_flop_per_s["bf16"]

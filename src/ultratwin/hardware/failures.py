@@ -115,8 +115,9 @@ class FailureRates:
 
 
 RATE_FIGURES: Final = (
-    "chip_per_year", "memory_per_year", "host_per_year", "nic_per_year", "network_per_year", "rack_power_per_year",
-    "silent_per_year", "software_per_day", "software_full_chips", "weibull_shape",
+    "chip_per_year", "memory_per_year", "host_per_year", "host_chips", "host_fixed_frac", "nic_per_year",
+    "network_per_year", "rack_power_per_year", "silent_per_year", "software_per_day", "software_full_chips",
+    "weibull_shape",
 )  # fmt: skip
 RECOVERY_FIGURES: Final = (
     "detection_s", "silent_detection_s", "isolation_s", "restart_s", "warm_up_s", "resize_s", "reset_s",
@@ -282,6 +283,8 @@ class Layout:
 def machine_parts(rates: FailureRates, layout: Layout) -> tuple[PartClass, ...]:
     """The parts of a machine by class, sorted by name.
 
+    Equation: a host of c chips fails h (f + (1 - f) c / c_0) times a year
+    Symbols: h host_per_year, of hosts of c_0 host_chips; f host_fixed_frac, what a host of any size has
     Args: rates: of one part; layout: how many chips, and how they stand together
     Returns: classes; parts that stand idle as spares are not among them
     """
@@ -290,9 +293,12 @@ def machine_parts(rates: FailureRates, layout: Layout) -> tuple[PartClass, ...]:
     lost = max(-(-layout.unit_chips // layout.chips_per_node), 1)
     rack_nodes = max(-(-min(layout.chips_per_rack, layout.chips) // layout.chips_per_node), 1)
 
-    def wear(name: str, key: str, parts: float, taken: int, **more: bool) -> PartClass:
+    fixed = rates.expected("host_fixed_frac")
+    host_size = fixed + (1.0 - fixed) * layout.chips_per_node / rates.expected("host_chips")
+
+    def wear(name: str, key: str, parts: float, taken: int, size: float = 1.0, **more: bool) -> PartClass:
         low, value, high = rates.figures[key]
-        rate, shape = value / SECONDS_PER_YEAR, rates.expected("weibull_shape")
+        rate, shape = value * size / SECONDS_PER_YEAR, rates.expected("weibull_shape")
         law = Exponential(rate_per_s=rate) if shape == 1.0 else Weibull(rate_per_s=rate, shape=shape)
         return PartClass(
             name=name, law=law, num_parts=parts, nodes_lost=taken, low=low / value, high=high / value, **more
@@ -309,7 +315,7 @@ def machine_parts(rates: FailureRates, layout: Layout) -> tuple[PartClass, ...]:
     found = (
         wear("chip", "chip_per_year", chips, lost),
         wear("memory of a chip", "memory_per_year", chips, lost),
-        wear("host", "host_per_year", nodes, lost),
+        wear("host", "host_per_year", nodes, lost, host_size),
         wear("NIC", "nic_per_year", chips, lost),
         wear("switch or cable", "network_per_year", chips, lost),
         wear("rack power", "rack_power_per_year", racks, max(rack_nodes, lost), rack_wide=True),

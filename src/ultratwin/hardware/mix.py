@@ -6,6 +6,7 @@ network. Which links speak to each other: catalogue/data/joins, one file for eac
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -79,10 +80,14 @@ class Join:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """Shares of systems, and what joins them. One share alone is a system as ever, its join its own network."""
+    """Shares of systems, and what joins them. One share alone is a system as ever, its join its own network.
+
+    `notes`: what was taken for something else.
+    """
 
     shares: tuple[PoolShare, ...]
     join: Join
+    notes: tuple[str, ...] = ()
 
     @property
     def chips(self) -> int:
@@ -240,6 +245,7 @@ def _join(name: str, entry: JoinEntry, systems: Sequence[System]) -> Join:
 def join_pools(shares: Sequence[PoolShare], fabric: str | Sequence[str] = "") -> Mix:
     """The shares, joined by the fastest fabric that all of them have; a hypothetical one only if named or nothing else.
 
+    Where none joins them, a system of the same chips on another network may stand in for one (`notes`).
     Args:
         fabric: ids of catalogue/data/joins ("efa", "nvlink-fusion", ...), or one text "nvlink-fusion,efa"
     Raises: ScenarioError if none of them joins all shares; it says which fabrics each has
@@ -253,7 +259,10 @@ def join_pools(shares: Sequence[PoolShare], fabric: str | Sequence[str] = "") ->
     names = [name.strip() for name in fabric.split(",") if name.strip()] if isinstance(fabric, str) else list(fabric)
     joins = joins_of([each.system for each in shares], names)
     if not joins:
-        raise no_join([each.system for each in shares], names)
+        other = _stand_in(shares, names)
+        if other is None:
+            raise no_join([each.system for each in shares], names)
+        return dataclasses.replace(join_pools(other[0], names), notes=(other[1],))
     if joins[0].fabric == OWN:
         chips = sum(each.chips for each in shares)
         fits = [each for each in joins if each.kind == "scale-out" or chips <= each.domain_chips]
@@ -268,21 +277,27 @@ def no_join(systems: Sequence[System], fabrics: Sequence[str] = ()) -> ScenarioE
     return ScenarioError(
         f"no fabric{' of ' + ', '.join(fabrics) if fabrics else ''} joins {' and '.join(e.id for e in systems)}",
         allowed=f"a fabric that all have: {have}",
-        hint=f"--fabric {','.join(able)}" if able else _with_a_fabric(systems) or "pools with a fabric in common",
+        hint=f"--fabric {','.join(able)}" if able else "pools with a fabric in common",
     )  # fmt: skip
 
 
-def _with_a_fabric(systems: Sequence[System]) -> str:
-    """A system with the same chips as one of these, in domains as large, that a fabric joins to the others; or ""."""
-    for at, system in enumerate(systems):
+def _stand_in(shares: Sequence[PoolShare], fabrics: Sequence[str]) -> tuple[tuple[PoolShare, ...], str] | None:
+    """The shares with one system for another of the same chips in domains as large, so that a fabric joins them.
+
+    Only where one exists: clouds and makers sell the same racks on different networks.
+    """
+    for at, share in enumerate(shares):
         for name in loader.ids("systems"):
-            if name == system.id or _chip_of(name) != system.pool.chip.id:
+            if name == share.system.id or _chip_of(name) != share.system.pool.chip.id:
                 continue
             other = load_system(name)
-            joins = joins_of([*systems[:at], other, *systems[at + 1 :]])
-            if joins and not joins[0].hypothetical and other.pool.domain.size == system.pool.domain.size:
-                return f"{name} has the chips of {system.id}, and {joins[0].fabric}"
-    return ""
+            changed = (*shares[:at], dataclasses.replace(share, system=other), *shares[at + 1 :])
+            joins = joins_of([each.system for each in changed], fabrics)
+            old = share.system
+            same = (other.pool.domain.size, other.unit_chips) == (old.pool.domain.size, old.unit_chips)
+            if same and joins and not joins[0].hypothetical:
+                return changed, f"{share.system.id} is taken as {name}: the same chips, which {joins[0].fabric} joins"
+    return None
 
 
 def fabrics_of(system: System) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def step_memory(
     Returns: bytes by purpose [candidate]
     Source: Rajbhandari et al. 2019 (arXiv 1910.02054) for ZeRO; Korthikanti et al. 2022 (arXiv 2205.05198) 4
     """
-    situation = _Situation(
+    situation = Situation(
         tables=tables, plan=plan, recipe=recipe, profile=profile, held=held,
         sizes=shard(plan, tables.vocab_size, profile.vocab_multiple),
     )  # fmt: skip
@@ -61,12 +61,12 @@ def step_memory(
         return by_schedule(plan.schedule, "micro_batches_in_flight", stage, pipeline, micro_batches, chunks)
 
     alone = pipeline == 1
-    first = _stage_parts(
+    first = stage_parts(
         situation, stages.first, np.where(alone, 1.0, in_flight(0)), 1.0, np.where(alone, 1.0, 0.0)
     )  # fmt: skip
     # of the stages in the middle the second has most in flight; a pipeline of two has none
-    middle = _stage_parts(situation, np.where(pipeline > 2, stages.most, 0), in_flight(1), 0.0, 0.0)
-    last = _stage_parts(
+    middle = stage_parts(situation, np.where(pipeline > 2, stages.most, 0), in_flight(1), 0.0, 0.0)
+    last = stage_parts(
         situation, stages.last, np.where(alone, 1.0, in_flight(pipeline - 1)), np.where(alone, 1.0, 0.0), 1.0
     )  # fmt: skip
     stages_of = (first, middle, last)
@@ -87,7 +87,7 @@ def _fullest(one: dict[str, Number], other: dict[str, Number]) -> dict[str, Numb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Situation:
+class Situation:
     """What all stages of a plan share."""
 
     tables: OperatorTables
@@ -98,8 +98,8 @@ class _Situation:
     sizes: Shard
 
 
-def _stage_parts(
-    case: _Situation, layers: Number, in_flight: Number, with_embedding: Number, with_head: Number
+def stage_parts(
+    case: Situation, layers: Number, in_flight: Number, with_embedding: Number, with_head: Number
 ) -> dict[str, Number]:
     """Bytes of one stage by purpose: so many layers, micro-batches in flight, and the embedding or head with them."""
     plan, profile, held = case.plan, case.profile, case.held

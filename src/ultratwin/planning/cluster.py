@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ultratwin.errors import ScenarioError
+from ultratwin.hardware.failures import SECONDS_PER_DAY, Layout, load_rates, machine_parts
 from ultratwin.hardware.system import System, load_system
 from ultratwin.hardware.topology.entries import FabricEntry, fabric_entry
-from ultratwin.hardware.topology.queries import LOSSES, LinkLevel, Loss, link_levels, loss, parts
-from ultratwin.hardware.topology.topology import Topology, build_topology
+from ultratwin.hardware.topology.queries import LOSSES, Hop, LinkLevel, Loss, link_levels, loss, parts, path
+from ultratwin.hardware.topology.topology import Topology, build_topology, chips_per_rack
 from ultratwin.planning.run import price_figures
-
-_CHIPS_PER_RACK = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """What a machine is. `power_w`: by part at full load, before PUE; `usd_per_hour`: by offer, empty if none is known.
 
-    `assumed`: figures that nobody has published, with their ranges.
+    `failures_per_day`: that interrupt a job on all of it, by class of part as low, expected, high, of the rates
+    `rates`. `way`: links between two chips, if they were asked for. `assumed`: figures that nobody has published, with
+    their ranges.
     """
 
     system: System
@@ -32,6 +33,9 @@ class Cluster:
     power_high_w: float
     usd_per_hour: Mapping[str, float]
     racks: int
+    rates: str
+    failures_per_day: Mapping[str, tuple[float, float, float]]
+    way: tuple[Hop, ...]
     assumed: tuple[str, ...]
 
     @property
@@ -40,21 +44,20 @@ class Cluster:
         return sum(self.power_w.values())
 
 
-def describe_cluster(system: str, num_chips: int | None = None) -> Cluster:
+def describe_cluster(system: str, num_chips: int | None = None, ends: tuple[int, int] | None = None) -> Cluster:
     """A cluster of a system.
 
     Args:
         system: name in the catalogue
         num_chips: how many; one unit of the system if None
-    Raises: ScenarioError where the system does not hold so many
+        ends: two chips whose way to each other is asked for
+    Raises: ScenarioError where the system does not hold so many, or has no such chip
     """
     found = load_system(system)
     topology = build_topology(found, found.unit_chips if num_chips is None else num_chips)
     pool, chips = found.pool, topology.num_endpoints
     up, out = fabric_entry(pool.domain.link), fabric_entry(pool.fabric.link)
-    per_rack = int(up.si("chips_per_rack", _CHIPS_PER_RACK)) if up is not None else _CHIPS_PER_RACK
-    if "num_racks" in found.facts:
-        per_rack = int(found.unit_chips / found.facts["num_racks"].si)
+    per_rack = chips_per_rack(found)
     power = {
         "chips at their limit": float(pool.chip.tdp_w) * chips,
         "hosts": float(pool.host_power_w) * chips,
@@ -73,8 +76,22 @@ def describe_cluster(system: str, num_chips: int | None = None) -> Cluster:
         power_high_w=high,
         usd_per_hour={offer: fact.si * 3600.0 * chips / per_unit for offer, fact in offers.items()},
         racks=-(-chips // per_rack),
+        rates=load_rates(pool.chip.id).name,
+        failures_per_day=_failures_per_day(found, chips, per_rack),
+        way=path(topology, *ends) if ends else (),
         assumed=_assumed(up, "domain") + (_assumed(out, "fabric") if topology.fabric is not None else ()),
     )
+
+
+def _failures_per_day(system: System, chips: int, per_rack: int) -> dict[str, tuple[float, float, float]]:
+    """Interruptions of a job on all chips, in the machine's first year."""
+    node = system.pool.chips_per_node
+    layout = Layout(chips=chips, chips_per_node=min(node, chips), chips_per_rack=per_rack, unit_chips=min(node, chips))
+    found = {}
+    for part in machine_parts(load_rates(system.pool.chip.id), layout):
+        rate = float(part.expected_failures(SECONDS_PER_DAY))
+        found[part.name] = (rate * part.low, rate, rate * part.high)
+    return found
 
 
 def _losses(topology: Topology, per_rack: int) -> tuple[Loss, ...]:

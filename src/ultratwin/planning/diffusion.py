@@ -217,9 +217,11 @@ def video_tokens(model: VideoModel, demand: VideoDemand) -> tuple[VideoTokens, i
 def _layouts(question: DiffusionQuestion, setting: VideoSetting, system: System) -> VideoLayout:
     """All layouts of up to so many chips, as arrays [candidate].
 
-    Raises: ScenarioError if nothing is left of what is fixed
+    Raises: ScenarioError for more chips than there can be, or if nothing is left of what is fixed
     """
     per_chip = setting.pool.ranks_per_chip
+    if question.chips is not None and question.chips > system.max_chips:
+        raise ScenarioError(f"{question.chips:,} chips", allowed=f"at most {system.max_chips:,} of {system.id}")
     most = (system.unit_chips if question.chips is None else question.chips) * per_chip
     heads = setting.model.attention.num_heads
     divisors = [each for each in range(1, min(heads, most) + 1) if heads % each == 0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ultratwin.errors import ScenarioError
-from ultratwin.hardware.chip import _FALLBACK, Chip
+from ultratwin.hardware.chip import FALLBACK_FORMATS, Chip
 from ultratwin.hardware.mix import Mix, PoolShare, join_pools, parse_pools
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.profile import Profile, load_profile
@@ -30,8 +30,8 @@ from ultratwin.planning.mixed_training_search import (
 from ultratwin.planning.training import (
     DEFAULT_PROFILES,
     TrainingQuestion,
-    _fixed_axes,
     checked_chips,
+    fixed_axes,
 )
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
@@ -209,7 +209,7 @@ def computes_in(chip: Chip, dtype: str) -> str:
         >>> computes_in(load_chip("h100-sxm"), "mxfp8"), computes_in(load_chip("a100-80-sxm"), "fp8")
         ('fp8', 'bf16')
     """
-    able = (dtype, *_FALLBACK.get(dtype, ()))
+    able = (dtype, *FALLBACK_FORMATS.get(dtype, ()))
     return next((each for each in able if each in chip.peak_flop_per_s), "bf16")
 
 
@@ -240,7 +240,7 @@ def _fixed(question: MixedQuestion, model: Model, setting: MixedSetting) -> dict
     odd = math.lcm(*(ranks // (ranks & -ranks) for ranks in setting.ranks))
     if odd > _LARGEST_ODD:
         odd = max(ranks // (ranks & -ranks) for ranks in setting.ranks)
-    return _fixed_axes(question.training, model, odd)
+    return fixed_axes(question.training, model, odd)
 
 
 def _checked_layers(question: MixedQuestion, mix: Mix, model: Model) -> tuple[int, ...]:

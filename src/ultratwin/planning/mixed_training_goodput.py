@@ -10,7 +10,7 @@ from ultratwin.hardware.mix import PoolShare
 from ultratwin.hardware.storage import load_storage
 from ultratwin.planning.mixed_training_run import MixedRun
 from ultratwin.planning.mixed_training_search import MixedCandidate, MixedSetting
-from ultratwin.planning.reliability import _RACK_CHIPS, saved_tier
+from ultratwin.planning.reliability import RACK_CHIPS, saved_tier
 from ultratwin.simulation.reliability.closed_form import progress_rate, with_best_intervals
 from ultratwin.simulation.reliability.records import RunModel, SavedTier
 from ultratwin.workload.model import Model
@@ -71,9 +71,7 @@ def _nodes(share: PoolShare, chips: int) -> int:
 def _parts(share: PoolShare, chips: int) -> tuple[PartClass, ...]:
     pool = share.system.pool
     node = min(pool.chips_per_node, chips)
-    layout = Layout(
-        chips=chips, chips_per_node=node, chips_per_rack=max(pool.domain.size, _RACK_CHIPS), unit_chips=node
-    )
+    layout = Layout(chips=chips, chips_per_node=node, chips_per_rack=max(pool.domain.size, RACK_CHIPS), unit_chips=node)
     return machine_parts(load_rates(pool.chip.id), layout)
 
 

@@ -20,10 +20,10 @@ from ultratwin.planning.mixed_training_step import MixedTimes, as_one_pool, side
 from ultratwin.planning.run import (
     OFFERS,
     Run,
-    _costs,
-    _power_w_per_chip,
     headline_flop_per_s,
+    power_w_per_chip,
     price_figures,
+    run_costs,
     sampled_setting,
     training_run,
 )
@@ -190,7 +190,7 @@ def _power_w(
 ) -> Number:  # fmt: skip
     total: Number = 0.0
     for at, count, side in zip(chosen.order, chips, times.sides, strict=True):
-        total = total + count * _power_w_per_chip(
+        total = total + count * power_w_per_chip(
             sampled.sides[at].pool, shares[at].system, as_one_pool(side), sampler
         )  # fmt: skip
     return total
@@ -204,7 +204,7 @@ def mixed_costs(
     Returns: nothing where a pool has no price
     """
     each = [
-        _costs(share.system, count, duration_s, site.own_price(share.system), sampler)
+        run_costs(share.system, count, duration_s, site.own_price(share.system), sampler)
         for share, count in zip(shares, chips, strict=True)
     ]
     common = [offer for offer in each[0][0] if all(offer in costs for costs, _ in each)]

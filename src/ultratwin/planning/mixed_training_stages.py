@@ -13,7 +13,7 @@ import numpy as np
 from ultratwin.hardware.chip import DTYPE_BYTES, Number
 from ultratwin.hardware.mix import Join
 from ultratwin.hardware.system import per_rank
-from ultratwin.mapping.memory import _Situation, _stage_parts
+from ultratwin.mapping.memory import Situation, stage_parts
 from ultratwin.mapping.plan import IntLike, Plan
 from ultratwin.mapping.schedules import SCHEDULES, Schedule, StageTimes, by_schedule
 from ultratwin.mapping.sharding import Stages, Weights, shard, weights
@@ -35,7 +35,7 @@ from ultratwin.timing.communication import (
     wires_of,
 )
 from ultratwin.timing.layer import Layer, LayerTimes, layer_times, pool_kernels, shown_layer
-from ultratwin.timing.step import StepTimes, _assembled, _hops_s, _optimizer_time_s
+from ultratwin.timing.step import StepTimes, assembled_times, hops_s, optimizer_time_s
 from ultratwin.timing.transfer import transfer_time_s
 from ultratwin.workload.tables import operator_tables
 
@@ -131,7 +131,7 @@ def _side(setting: Setting, hand_over: Number, plan: MixedPlan, at: int) -> _Sid
     data = data_communication(whole, held, stages, recipe, profile, wires, placed)
     layer = shown_layer(times, data, whole, profile, dense_share(tables))
     hop = np.maximum(pipeline_time_s(model, whole, recipe, wires, placed), hand_over)
-    hops = _hops_s(hop * profile.collective_factor, layer, whole, profile)
+    hops = hops_s(hop * profile.collective_factor, layer, whole, profile)
     fixed = hops + profile.host_micro_batch_s * np.asarray(whole.virtual_pipeline_size)
     return _Side(
         plan=whole, stages=stages, held=held, times=times, layer=layer, data=data, hops=hops, fixed=fixed
@@ -177,14 +177,14 @@ def _pipeline_timing(sides: Sequence[Setting], plan: MixedPlan, parts: Sequence[
 
 
 def _step(setting: Setting, part: _Side, timing: StageTimes) -> StepTimes:
-    optimizer = _optimizer_time_s(part.held, part.stages, pool_kernels(setting.pool), part.plan, setting.profile)
-    return _assembled(part.layer, part.stages, timing, part.hops, part.data, optimizer, part.plan, setting.profile)
+    optimizer = optimizer_time_s(part.held, part.stages, pool_kernels(setting.pool), part.plan, setting.profile)
+    return assembled_times(part.layer, part.stages, timing, part.hops, part.data, optimizer, part.plan, setting.profile)
 
 
 def _memory_bytes(setting: Setting, plan: MixedPlan, at: int, part: _Side) -> Number:
     """Bytes of a side's fullest rank: the end of the pipeline that it holds, or the first of its other stages."""
     tables, profile = operator_tables(setting.model), setting.profile
-    case = _Situation(
+    case = Situation(
         tables=tables, plan=part.plan, recipe=setting.recipe, profile=profile, held=part.held,
         sizes=shard(part.plan, tables.vocab_size, profile.vocab_multiple),
     )  # fmt: skip
@@ -197,7 +197,7 @@ def _memory_bytes(setting: Setting, plan: MixedPlan, at: int, part: _Side) -> Nu
 
     def held(layers: Number, stage: Number, with_embedding: float, with_head: float) -> Number:
         flying = by_schedule(whole.schedule, "micro_batches_in_flight", stage, count, micro_batches, chunks)
-        return functools.reduce(np.add, _stage_parts(case, layers, flying, with_embedding, with_head).values())
+        return functools.reduce(np.add, stage_parts(case, layers, flying, with_embedding, with_head).values())
 
     first, last = at == 0, at == len(plan.sides) - 1
     inner = np.where((stages > 1) | (not (first or last)), part.stages.most, 0)

@@ -25,11 +25,11 @@ from ultratwin.timing.communication import Groups, data_communication, dense_sha
 from ultratwin.timing.layer import layer_times, pool_kernels, shown_layer
 from ultratwin.timing.step import (
     StepTimes,
-    _assembled,
-    _hops_s,
-    _optimizer_time_s,
-    _stage_times,
+    assembled_times,
+    hops_s,
+    optimizer_time_s,
     plan_stages,
+    stage_times,
     step_times,
 )
 from ultratwin.workload.tables import operator_tables
@@ -199,10 +199,10 @@ def _grouped_side(setting: Setting, join: Join, side: Plan, whole: Plan) -> Step
     data = data_communication(whole, held, stages, recipe, profile, wires_of(joined), apart)
     layer = shown_layer(times, data, whole, profile, dense_share(tables))
     hop = pipeline_time_s(model, whole, recipe, wires, placed) * profile.collective_factor
-    hops = _hops_s(hop, layer, whole, profile)
-    timing = _stage_times(times, layer, stages, hops, whole, profile, tables.num_mtp_modules)
-    optimizer = _optimizer_time_s(held, stages, pool_kernels(setting.pool), whole, profile)
-    return _assembled(layer, stages, timing, hops, data, optimizer, whole, profile)
+    hops = hops_s(hop, layer, whole, profile)
+    timing = stage_times(times, layer, stages, hops, whole, profile, tables.num_mtp_modules)
+    optimizer = optimizer_time_s(held, stages, pool_kernels(setting.pool), whole, profile)
+    return assembled_times(layer, stages, timing, hops, data, optimizer, whole, profile)
 
 
 def replica_domain(domain_size: Number, join: Join, side: Plan) -> Number:

@@ -23,6 +23,7 @@ from ultratwin.hardware.failures import (
     read_failures_file,
 )
 from ultratwin.hardware.storage import TIERS, Storage, StorageTier, load_storage
+from ultratwin.hardware.topology.topology import chips_per_rack
 from ultratwin.planning.power import idle_power_w
 from ultratwin.planning.reliable_run import (
     ENDS_FRAC,
@@ -55,8 +56,8 @@ from ultratwin.simulation.reliability.simulate import RunSamples, simulate_runs
 SPARES: Final = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.10)
 """Shares of spare nodes that are compared."""
 TIER_SETS: Final = (("store",), ("nvme", "store"), ("peer", "store"), ("peer", "nvme", "store"))
-_RACK_CHIPS: Final = 32
-"""Chips of a rack where the scale-up domain is smaller: four nodes of eight."""
+RACK_CHIPS: Final = 32
+"""Chips of a rack of pools that no system describes: four nodes of eight."""
 _SWEEP_FAILURES: Final = 100_000
 """Failures that one comparison may simulate: enough for a percent, few enough for a million chips."""
 _PILOT_RUNS: Final = 20
@@ -202,7 +203,7 @@ class _Case:
     @property
     def layout(self) -> Layout:
         pool = self.answer.system.pool
-        rack = max(pool.domain.size, _RACK_CHIPS)
+        rack = max(chips_per_rack(self.answer.system), pool.chips_per_node)
         unit = {"node": pool.chips_per_node, "domain": max(pool.domain.size, pool.chips_per_node), "rack": rack}
         node = min(pool.chips_per_node, self.chips)
         return Layout(
@@ -363,9 +364,10 @@ def _unit_choices(case: _Case, spare_nodes: int) -> tuple[Alternative, ...]:
     if not case.fails:
         return ()
     found, seen = [], set()
-    for unit in UNITS:
-        tried = dataclasses.replace(case, unit=unit)
-        size = tried.layout.unit_chips
+    for tried in sorted(
+        (dataclasses.replace(case, unit=unit) for unit in UNITS), key=lambda each: each.layout.unit_chips
+    ):
+        unit, size = tried.unit, tried.layout.unit_chips
         if size in seen:
             continue
         seen.add(size)

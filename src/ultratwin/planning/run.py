@@ -120,12 +120,12 @@ def run_outcomes(
     duration = step * num_steps
     spread = sampler.spread(duration)  # before what follows draws facts that time does not depend on
     chips = float(plan.num_ranks) / setting.pool.ranks_per_chip
-    power = chips * _power_w_per_chip(sampled.pool, system, times, sampler)
+    power = chips * power_w_per_chip(sampled.pool, system, times, sampler)
     regional = loader.entry("regions", region).figures
     pue = sampler.fact(f"PUE ({region})", regional, "pue")
     energy = power * pue * duration
     carbon = energy * sampler.fact(f"carbon of the grid ({region})", regional, "carbon_kg_per_j")
-    costs, notes = _costs(system, chips, duration, price_usd_per_chip_s, sampler)
+    costs, notes = run_costs(system, chips, duration, price_usd_per_chip_s, sampler)
     return Outcomes(
         step_s=step,
         num_steps=num_steps,
@@ -183,7 +183,7 @@ def headline_flop_per_s(pool: Pool, dtype: str) -> Number:
     return fact.si if fact is not None else pool.chip.matmul_flop_per_s(dtype)
 
 
-def _power_w_per_chip(pool: Pool, system: System, times: StepTimes, sampler: Sampler) -> Number:
+def power_w_per_chip(pool: Pool, system: System, times: StepTimes, sampler: Sampler) -> Number:
     """Mean power of a chip with its share of host and network: its limit times what each part of a step draws."""
     activity = {
         name: sampler.fact(f"power while busy: {name}", facts, name)
@@ -215,7 +215,7 @@ def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
     return {}, 1.0
 
 
-def _costs(
+def run_costs(
     system: System, chips: float, duration_s: Number, price_usd_per_chip_s: Number | None, sampler: Sampler
 ) -> tuple[dict[str, Number], dict[str, str]]:
     if price_usd_per_chip_s is not None:

@@ -38,7 +38,7 @@ from ultratwin.timing.serving.iteration import (
     token_parts,
 )
 
-_GRID: Final = np.concatenate([np.geomspace(1e-3, 0.5, 6), np.linspace(0.6, 0.9, 4), [0.95, 1.0]])
+_GRID: Final = np.concatenate([np.geomspace(1e-3, 0.5, 18), np.linspace(0.55, 0.95, 9), [1.0]])
 """Where an open load is looked for, as shares of the most requests that an iteration can end."""
 
 
@@ -292,7 +292,8 @@ def _open_state(
     return _state(
         served, mix, times,
         _Stay(
-            rate=rate, running=running, before_s=request_s + queue.before_s + late, own_s=times.alone_s + queue.beside_s,
+            rate=rate, running=running, before_s=request_s + queue.before_s + late,
+            own_s=times.alone_s + queue.beside_s,
             beyond_s=waited, whole_s=request_s + stay, least_s=request_s,
             variance=queue.variance + np.where(np.isfinite(waited), waited, 0.0) ** 2,
             tpot_variance=queue.decode_variance / later**2 + wobble,

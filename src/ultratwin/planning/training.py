@@ -136,7 +136,7 @@ def training_setting(question: TrainingQuestion) -> tuple[Setting, dict[str, int
         recipe=recipe(question.precision),
         profile=load_profile(question.framework or DEFAULT_PROFILES.get(system.pool.chip.family, "generic")),
     )
-    return setting, _fixed_axes(question, model, ranks), ranks
+    return setting, fixed_axes(question, model, ranks), ranks
 
 
 def _system(question: TrainingQuestion) -> System:
@@ -176,7 +176,7 @@ def default_batch(model: Model, seq_length: int, ranks: int) -> int:
     return int(odd * 2 ** max(round(math.log2(wanted)), 0))
 
 
-def _fixed_axes(question: TrainingQuestion, model: Model, ranks: int) -> dict[str, int]:
+def fixed_axes(question: TrainingQuestion, model: Model, ranks: int) -> dict[str, int]:
     """What the search may not vary: the given axes, batch and sequence length."""
     for name, value in question.layout.items():
         if value < (0 if name in ("zero_stage", "recompute", "sequence_parallel", "schedule", "shard_size") else 1):

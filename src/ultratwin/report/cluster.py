@@ -7,8 +7,9 @@ from typing import Any
 
 from ultratwin.planning.cluster import Cluster
 from ultratwin.planning.collective import CollectiveAnswer
+from ultratwin.report.metrics import said
 from ultratwin.report.tables import Block, Grid, Lines, Pairs, Title
-from ultratwin.units import format_si
+from ultratwin.units import format_seconds, format_si
 
 
 def cluster_blocks(cluster: Cluster) -> list[Block]:
@@ -42,9 +43,12 @@ def cluster_blocks(cluster: Cluster) -> list[Block]:
             ),
             right=frozenset({1, 2}),
         ),
+        _failures(cluster),
         _power(cluster),
         _price(cluster),
     ]  # fmt: skip
+    if cluster.way:
+        blocks.insert(3, _way(cluster))
     if cluster.assumed:
         blocks.append(Lines(title="Assumed, not published (range)", lines=cluster.assumed))
     return blocks
@@ -53,6 +57,26 @@ def cluster_blocks(cluster: Cluster) -> list[Block]:
 def _percent(frac: float) -> str:
     text = f"{frac:.2%}"
     return "just below 100 %" if text == "100.00%" and frac < 1.0 else text.replace("%", " %")
+
+
+def _failures(cluster: Cluster) -> Block:
+    """How often a job on all of it would be interrupted."""
+    ranked = sorted(cluster.failures_per_day.items(), key=lambda each: (-each[1][1], each[0]))
+    low, expected, high = (sum(each[1][at] for each in ranked) for at in range(3))
+    every = f"one every {format_seconds(86400.0 / expected)}"
+    rows = [(name, said(rates[1]), f"{said(rates[0])} to {said(rates[2])}") for name, rates in ranked]
+    return Pairs(
+        title=f"Failures a day (rates: {cluster.rates})",
+        rows=(*rows, ("all", said(expected), f"{said(low)} to {said(high)}, {every}")),
+    )
+
+
+def _way(cluster: Cluster) -> Block:
+    """The links between two chips."""
+    rows = tuple(
+        (hop.link, format_si(hop.bytes_per_s, "B/s"), f"{hop.latency_s * 1e6:g} us") for hop in cluster.way
+    )  # fmt: skip
+    return Grid(title="The way", columns=("link", "rate", "latency"), rows=rows, right=frozenset({1, 2}))
 
 
 def _power(cluster: Cluster) -> Block:
@@ -135,6 +159,11 @@ def cluster_json(cluster: Cluster) -> dict[str, Any]:
         | {"all": cluster.total_power_w, "low": cluster.power_low_w, "high": cluster.power_high_w},
         "usd_per_hour": dict(cluster.usd_per_hour),
         "racks": cluster.racks,
+        "failures_per_day": {
+            name: dict(zip(("low", "expected", "high"), rates, strict=True))
+            for name, rates in cluster.failures_per_day.items()
+        },
+        "way": [dataclasses.asdict(each) for each in cluster.way],
         "assumed": list(cluster.assumed),
         "drawing": list(drawing(cluster)),
     }  # fmt: skip

@@ -126,7 +126,7 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(each) for each in value]
         case Range():
-            return dataclasses.asdict(value)
+            return _plain(dataclasses.asdict(value))
         case np.generic() | np.ndarray():
             return _plain(value.tolist())
         case float():

@@ -23,7 +23,7 @@ from ultratwin.report.figures import used_figures
 from ultratwin.report.json import plan_json
 from ultratwin.report.metrics import METRICS, cost_metrics, count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Pairs, Title
-from ultratwin.report.training import _said, _seconds
+from ultratwin.report.training import run_said, seconds_of
 from ultratwin.units import format_seconds
 
 WAYS: Final = {
@@ -76,7 +76,7 @@ def _title(question: MixedQuestion, answer: MixedAnswer) -> Title:
     if len(answer.mix.shares) > 1:
         lines.append(_join_said(answer))
     lines.append(f"{tokens} in {answer.precision}, as {frameworks} train, region {answer.site.region}")
-    lines += [f"note: {each}" for each in (*answer.formats, *answer.model.notes)]
+    lines += [f"note: {each}" for each in (*answer.mix.notes, *answer.formats, *answer.model.notes)]
     return Title(text=f"{answer.model.id} ({count} parameters)", lines=tuple(lines))
 
 
@@ -93,7 +93,7 @@ def _result(answer: MixedAnswer) -> Pairs:
     assert answer.run is not None
     assert answer.best is not None
     run = answer.run.run
-    rows = [_said(metric, metric.read(run)) for metric in (*METRICS, *cost_metrics(run))]
+    rows = [run_said(metric, metric.read(run)) for metric in (*METRICS, *cost_metrics(run))]
     rows.insert(1, ("steps", f"{run.num_steps:,}", ""))
     if not run.cost_usd:
         rows.append(("cost", "no public price of every pool", "give yours with --price SYSTEM=USD"))
@@ -123,7 +123,7 @@ def _ways(answer: MixedAnswer) -> Grid:
     fastest = every[0].step_s
     rows = [
         (
-            _way_said(answer, each), _layout_said(answer, each), _seconds(each.step_s),
+            _way_said(answer, each), _layout_said(answer, each), seconds_of(each.step_s),
             f"{each.step_s / fastest:.2f} x", said(_days(answer, each)), _money_said(answer, each),
             f"{said(_energy_j(answer, each) / 3.6e9)} MWh",
         )
@@ -214,7 +214,7 @@ def _breakdowns(answer: MixedAnswer) -> list[Block]:
     for at, parts in zip(answer.best.order, answer.run.parts, strict=True):
         total = sum(parts.values())
         rows = [
-            (name, _seconds(value), value / total, "")
+            (name, seconds_of(value), value / total, "")
             for name, value in parts.items()
             if value >= _SMALLEST_SHARE * total
         ]
@@ -231,7 +231,7 @@ def _measured(answer: MixedAnswer) -> Grid:
     for each in answer.found.best[PURE]:
         share = answer.mix.shares[each.order[0]]
         rows.append(
-            ("its own units", share.system.id, f"{share.units:,}", _seconds(each.step_s),
+            ("its own units", share.system.id, f"{share.units:,}", seconds_of(each.step_s),
              _faster(each.step_s, mixed.step_s), _ratio(each.energy_j, mixed.energy_j))
         )  # fmt: skip
     for pure in answer.budgets:
@@ -240,11 +240,11 @@ def _measured(answer: MixedAnswer) -> Grid:
             continue
         units = f"{pure.units:,}" + (f" (uses {pure.used_units:,})" if pure.used_units < pure.units else "")
         rows.append(
-            (pure.budget, pure.system.id, units, _seconds(pure.step_s), _faster(pure.step_s, mixed.step_s),
+            (pure.budget, pure.system.id, units, seconds_of(pure.step_s), _faster(pure.step_s, mixed.step_s),
              _ratio(pure.energy_j, mixed.energy_j))
         )  # fmt: skip
     return Grid(
-        title=f"the best mix ({_seconds(mixed.step_s)}) against one kind alone",
+        title=f"the best mix ({seconds_of(mixed.step_s)}) against one kind alone",
         columns=("with", "system", "units", "step", "the mix is", "energy of the mix"),
         rows=tuple(rows),
         right=frozenset({2, 3}),
@@ -287,7 +287,7 @@ def _remarks(answer: MixedAnswer) -> tuple[str, ...]:
     if best.way in (STAGES, GROUPS):
         for at, parts in zip(best.order, answer.run.parts, strict=True):
             if parts[WAITING] > 0.005 * best.step_s:
-                lines.append(f"{_chip(answer, at)} waits {_seconds(parts[WAITING])} of a step for the other kind")
+                lines.append(f"{_chip(answer, at)} waits {seconds_of(parts[WAITING])} of a step for the other kind")
     if found.get(TENSOR):
         tensor = found[TENSOR][0]
         seconds = step_seconds(answer.setting, tensor)
@@ -300,7 +300,7 @@ def _remarks(answer: MixedAnswer) -> tuple[str, ...]:
         more = tensor.step_s * chips[0] / (best.step_s * chips[1])
         lines.append(
             f"each layer over both kinds takes {more:.1f} times the chip-hours: its sums go over "
-            f"{answer.mix.join.fabric} ({_seconds(talk)} of {_seconds(tensor.step_s)}), its matrices wait for "
+            f"{answer.mix.join.fabric} ({seconds_of(talk)} of {seconds_of(tensor.step_s)}), its matrices wait for "
             f"{_chip(answer, tensor.order[slow])}, and as every group has half of its ranks on each kind, "
             f"{chips[0]:,.0f} chips find a partner"
         )

@@ -60,14 +60,14 @@ def _title(question: TrainingQuestion, answer: TrainingAnswer) -> Title:
 
 def _result(run: Run) -> Pairs:
     metrics = (*METRICS, *cost_metrics(run))
-    rows = [_said(metric, metric.read(run)) for metric in metrics]
+    rows = [run_said(metric, metric.read(run)) for metric in metrics]
     rows.insert(1, ("steps", f"{run.num_steps:,}", ""))
     if not run.cost_usd:
         rows.append(("cost", "no public price", "give yours with --price-per-chip-hour"))
     return Pairs(title="result: expected (90 % range)", rows=tuple(rows))
 
 
-def _said(metric: Metric, value: Range) -> tuple[str, str, str]:
+def run_said(metric: Metric, value: Range) -> tuple[str, str, str]:
     low, expected, high = (each / metric.scale for each in (value.low, value.expected, value.high))
     if metric.unit == "USD":
         return metric.label, f"${count_said(expected)}", f"({count_said(low)} to {count_said(high)})"
@@ -80,12 +80,12 @@ def _breakdown(step: Node) -> Bars:
     for group in step.children:
         for node in group.children or (group,):
             if node.share_frac >= _SMALLEST_SHARE:
-                rows.append((node.name, _seconds(node.value), node.share_frac, node.bound_by))
+                rows.append((node.name, seconds_of(node.value), node.share_frac, node.bound_by))
     rows.sort(key=lambda row: -row[2])
     return Bars(title="where a step's time goes", rows=tuple(rows))
 
 
-def _seconds(value: float) -> str:
+def seconds_of(value: float) -> str:
     return f"{said(value)} s" if value >= 0.1 else f"{said(value * 1e3)} ms"
 
 
@@ -112,7 +112,7 @@ def _search(found: Found) -> list[Block]:
         best = found.step_s[0]
         others = list(zip(found.plans, found.step_s, found.memory_bytes, strict=True))[1 : 1 + _RUNNERS_UP]
         rows = tuple(
-            (plan.describe(), _seconds(step), f"+{step / best - 1:.1%}", _gib(held)) for plan, step, held in others
+            (plan.describe(), seconds_of(step), f"+{step / best - 1:.1%}", _gib(held)) for plan, step, held in others
         )
         blocks.append(
             Grid(

@@ -118,13 +118,13 @@ def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Pr
     data = data_communication(plan, held, stages, recipe, profile, wires, placed)
     layer = shown_layer(times, data, plan, profile, dense_share(tables))
     hop = pipeline_time_s(model, plan, recipe, wires, placed) * profile.collective_factor
-    hops = _hops_s(hop, layer, plan, profile)
-    timing = _stage_times(times, layer, stages, hops, plan, profile, tables.num_mtp_modules)
-    optimizer = _optimizer_time_s(held, stages, pool_kernels(pool), plan, profile)
-    return _assembled(layer, stages, timing, hops, data, optimizer, plan, profile)
+    hops = hops_s(hop, layer, plan, profile)
+    timing = stage_times(times, layer, stages, hops, plan, profile, tables.num_mtp_modules)
+    optimizer = optimizer_time_s(held, stages, pool_kernels(pool), plan, profile)
+    return assembled_times(layer, stages, timing, hops, data, optimizer, plan, profile)
 
 
-def _hops_s(hop: Number, layer: Layer, plan: Plan, profile: Profile) -> Number:
+def hops_s(hop: Number, layer: Layer, plan: Plan, profile: Profile) -> Number:
     """What shows of handing one micro-batch on: forward and back, once for each model chunk."""
     shown = exposed_time_s(hop, layer.total, profile.pipeline_overlap_frac)
     return (
@@ -132,7 +132,7 @@ def _hops_s(hop: Number, layer: Layer, plan: Plan, profile: Profile) -> Number:
     )
 
 
-def _stage_times(
+def stage_times(
     times: LayerTimes, layer: Layer, stages: Stages, hops: Number, plan: Plan, profile: Profile, num_mtp_modules: int
 ) -> StageTimes:
     """One micro-batch on the slowest and on the mean stage; embedding and head lie on the first and the last one."""
@@ -155,7 +155,7 @@ def _stage_times(
     )
 
 
-def _assembled(
+def assembled_times(
     layer: Layer, stages: Stages, timing: StageTimes, hops: Number, data: DataCommunication, optimizer: Number,
     plan: Plan, profile: Profile,
 ) -> StepTimes:  # fmt: skip
@@ -197,7 +197,7 @@ def _assembled(
     )
 
 
-def _optimizer_time_s(held: Weights, stages: Stages, kernels: KernelModel, plan: Plan, profile: Profile) -> Number:
+def optimizer_time_s(held: Weights, stages: Stages, kernels: KernelModel, plan: Plan, profile: Profile) -> Number:
     """Update of the weights that this rank owns: reads gradients and state, writes state and weights.
 
     Expert weights are sharded over expert-data ranks, others over data x context ranks.

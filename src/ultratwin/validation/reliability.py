@@ -6,7 +6,6 @@ says so in `role` and is not scored. Nothing here knows a row, a source or a mac
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import re
 from dataclasses import dataclass
@@ -212,8 +211,12 @@ def _part_rate(row: Row, fleet: Fleet) -> tuple[float, float, float, str]:
 def _count(row: Row, fleet: Fleet) -> tuple[float, float, float, str]:
     if re.search(_MONTHS, word(row, "metric")):
         raise Skip("a part of the period")
-    expected, low, high = _three(fleet, "", _days(word(row, "period")) * _DAY)
-    return expected, low, high, "interruptions"
+    # what is down for its last failure has no other: a share of the period, shorter the more fails
+    recovery, found = load_recovery(_recovery_of(row)), []
+    down_s = recovery.detection_s + recovery.isolation_s + recovery.restart_s + recovery.warm_up_s
+    for rate in _three(fleet, "", 1.0):
+        found.append(rate / (1.0 + rate * down_s) * _days(word(row, "period")) * _DAY)
+    return found[0], found[1], found[2], "interruptions"
 
 
 def _days(period: str) -> float:
@@ -252,18 +255,34 @@ def _effective_time(row: Row, fleet: Fleet) -> tuple[float, float, float, str]:
     scale = {"%": 100.0, "fraction": 1.0}.get(word(row, "unit"))
     if scale is None:
         raise Skip(f"unit {word(row, 'unit')!r} is no share")
-    text = f"{word(row, 'metric')} {word(row, 'recovery')}"
-    recovery = "manual" if "manual" in text else "hot" if re.search(r"checkpointless|in-memory", text) else "automatic"
+    recovery = _recovery_of(row)
     low, high = (effective_time(fleet, parts, recovery, _parameters(row)) for parts in (fleet.high, fleet.low))
     expected = effective_time(fleet, fleet.expected, recovery, _parameters(row))
     return expected * scale, low * scale, high * scale, "effective training time"
 
 
+def _recovery_of(row: Row) -> str:
+    text = f"{word(row, 'metric')} {word(row, 'recovery')}"
+    return "manual" if "manual" in text else "hot" if re.search(r"checkpointless|in-memory", text) else "automatic"
+
+
 def effective_time(fleet: Fleet, parts: tuple[PartClass, ...], recovery: str, parameters: float | None) -> float:
-    """Share of wall time that a long run on a fleet makes progress, with the best tiers and enough spares."""
+    """Share of wall time that a long run on a fleet makes progress, with the best tiers and enough spares.
+
+    Where people restart a job by hand, nothing keeps copies in its peers' memory either: it waits while it is saved.
+    """
     storage = usual_storage(fleet.nodes, max(fleet.chips // fleet.nodes, 1))
     size = (parameters or _USUAL_PARAMETERS) * _bytes_per_parameter()
-    tiers = tuple(saved_tier(storage, name, size, nodes=fleet.nodes, chips=fleet.chips) for name in ("peer", "store"))
-    model = RunModel(work_s=_RUN_S, parts=parts, tiers=tiers, recovery=load_recovery(recovery), spare_nodes=fleet.nodes)
-    both = progress_rate(with_best_intervals(model))
-    return max(both, progress_rate(with_best_intervals(dataclasses.replace(model, tiers=tiers[1:]))))
+    by_hand = recovery == "manual"
+
+    def progress(*names: str) -> float:
+        tiers = tuple(
+            saved_tier(storage, name, size, nodes=fleet.nodes, chips=fleet.chips, asynchronous=not by_hand)
+            for name in names
+        )
+        model = RunModel(
+            work_s=_RUN_S, parts=parts, tiers=tiers, recovery=load_recovery(recovery), spare_nodes=fleet.nodes
+        )
+        return progress_rate(with_best_intervals(model))
+
+    return progress("store") if by_hand else max(progress("peer", "store"), progress("store"))

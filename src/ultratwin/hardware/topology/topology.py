@@ -23,6 +23,7 @@ AXES: Final[tuple[type[Axis], ...]] = (Ring, Switch, Mesh)
 FABRICS: Final[tuple[type[ScaleOut], ...]] = (Clos, RailOptimised)
 _AXIS_NAMES: Final = ("x", "y", "z")
 _SWITCH_PORTS: Final = 64
+_CHIPS_PER_RACK: Final = 32
 _HOP_S: Final = 0.6e-6
 
 
@@ -93,6 +94,14 @@ def _existing() -> list[System]:
         (each for each in found if not each.hypothetical),
         key=lambda each: (each.max_chips, "cluster" not in each.id, each.id),
     )
+
+
+def chips_per_rack(system: System) -> int:
+    """Chips of one rack: a unit's share of its racks, or what its link's file says; four nodes of eight else."""
+    if "num_racks" in system.facts:
+        return int(system.unit_chips / system.facts["num_racks"].si)
+    entry = fabric_entry(system.pool.domain.link)
+    return int(entry.si("chips_per_rack", _CHIPS_PER_RACK)) if entry is not None else _CHIPS_PER_RACK
 
 
 def build_domain(pool: Pool) -> Product:

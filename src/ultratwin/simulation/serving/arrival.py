@@ -7,7 +7,16 @@ from ultratwin.simulation.serving.commit import cut
 from ultratwin.simulation.serving.compiled import compiled, inlined
 from ultratwin.simulation.serving.completion import answered
 from ultratwin.simulation.serving.lists import append
-from ultratwin.simulation.serving.records import ENTERING, ENTRY, NEVER, REJECTED, TRANSFERRING, WAITING, WAITING_LIST, Sim
+from ultratwin.simulation.serving.records import (
+    ENTERING,
+    ENTRY,
+    NEVER,
+    REJECTED,
+    TRANSFERRING,
+    WAITING,
+    WAITING_LIST,
+    Sim,
+)
 from ultratwin.simulation.serving.routing.route import route
 from ultratwin.simulation.serving.timers import set_timer, update_tree
 from ultratwin.simulation.serving.transfer import end_transfer

@@ -109,7 +109,9 @@ def eager_s(setting: ServingSetting) -> float:
     routed = sum(float(counts[at, 0]) for at, moe in enumerate(tables.moe) if moe is not None)
     products_of = "quantised gemm" if setting.formats.compute != setting.formats.high else "gemm"
     reduced = float(sum(layer.num_parts for layer in setting.model.layers))
-    kernels = linear * _KERNELS[products_of] + passes + _KERNELS["decode"] * cores + routed * _KERNELS["experts"] + reduced
+    kernels = (
+        linear * _KERNELS[products_of] + passes + _KERNELS["decode"] * cores + routed * _KERNELS["experts"] + reduced
+    )
     return kernels * float(setting.engine.eager_kernel_s)
 
 
