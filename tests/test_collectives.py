@@ -171,15 +171,10 @@ def test_tpus_reduce_axis_by_axis() -> None:
     pipe = pod.profile.scale_up.pipes["ring"]
     assert ring - axes == pytest.approx((2 * 255 - 2 * 30) * pipe.step_s)
     assert best == axes
-    across = collective_time_s(
-        "all_reduce",
-        1e9,
-        pod,
-        ranks_per_domain=np.array([256, 16, 1]),
-        num_domains=np.array([1, 2, 4]),
-        algorithm="axes",
-    )
-    assert np.all(np.isfinite(across)) and np.all(across > 0)
+    ranks, domains = np.array([256, 16, 1]), np.array([1, 2, 4])
+    across = collective_time_s("all_reduce", 1e9, pod, ranks_per_domain=ranks, num_domains=domains, algorithm="axes")
+    assert np.all(np.isfinite(across))
+    assert np.all(np.asarray(across) > 0)
 
 
 def test_a_torus_gives_a_small_group_one_axis() -> None:

@@ -130,7 +130,7 @@ def test_faults_never_help(found: tuple[Topology, Faults]) -> None:
     well, ill = (Simulator(machine=make_machine(topology, each, link_latency=True)) for each in (Faults(), faults))
     for name, why in ill.algorithms("all_reduce").items():
         if not why:
-            # groups that wait for nobody: a late one may leave links to others (Graham's anomaly), by a few per cent
+            # groups that wait for nobody: a late one may leave links to others (Graham's anomaly), a few per cent
             least = 0.95 if name == "recursive_halving_doubling" else 1 - 1e-9
             assert ill.time("all_reduce", 1e6, name).time_s >= least * well.time("all_reduce", 1e6, name).time_s
 
@@ -255,7 +255,8 @@ def test_as_the_closed_form_where_that_holds(system: str, chips: int, size: floa
 
 
 TORI = [("trn1.32xlarge", 16), ("trn2-ultraserver", 64), ("trn2-ultraserver", 16), ("tpu-v5e-pod", 256),
-        ("tpu-v5e-pod", 64), ("tpu-v6e-pod", 128), ("tpu-v4-pod", 64), ("tpu-v4-pod", 128), ("tpu-v7-pod", 256)]  # fmt: skip
+        ("tpu-v5e-pod", 64), ("tpu-v6e-pod", 128), ("tpu-v4-pod", 64), ("tpu-v4-pod", 128),
+        ("tpu-v7-pod", 256)]  # fmt: skip
 
 
 @pytest.mark.parametrize(("system", "chips"), TORI)

@@ -153,6 +153,7 @@ def test_a_file_of_rates_and_times(tmp_path: Path) -> None:
     [
         ("chip_per_year = -1", "above 0"),
         ("chip_per_year = 0", "above 0"),
+        ("host_fixed_frac = 2", "up to 1"),
         ("chip_per_year = [1, 2]", "low, value, high"),
         ("chip_per_year = [3, 2, 1]", "low, value, high"),
         ("chip_per_year = nan", "low, value, high"),

@@ -224,6 +224,8 @@ def _checked_range(key: str, value: Any, where: str) -> tuple[float, float, floa
             f"{key} is {value!r}", where=where, allowed="above 0",
             hint="leave the file out and ask for no failures if nothing breaks",
         )  # fmt: skip
+    if key.endswith("_frac") and numbers[2] > 1:
+        raise ScenarioError(f"{key} is {value!r}", where=where, allowed="a share, above 0 and up to 1")
     return float(numbers[0]), float(numbers[1]), float(numbers[2])
 
 

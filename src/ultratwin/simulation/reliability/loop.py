@@ -10,13 +10,25 @@ numbers, since counting references to records would take longer than the arithme
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import njit
 
-# all in this file: Numba's cache on disk looks at no other
-compiled = njit(cache=True, error_model="numpy", nogil=True, forceinline=True)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+# references to arrays are not counted (_nrt), which would take as long as the arithmetic: nothing is allocated inside
+_OPTIONS: dict[str, Any] = {
+    "cache": True, "error_model": "numpy", "nogil": True, "forceinline": True, "_nrt": False,
+}  # fmt: skip
+
+
+def compiled(function: _Function) -> _Function:
+    """The function in machine code. All are in this file, since Numba's cache on disk looks at no other."""
+    found: _Function = njit(**_OPTIONS)(function)
+    return found
+
+
 QUEUE_SLOTS = 8192  # groups of nodes in repair at once, a power of two; later ones join the last group
 SLOT_MASK = QUEUE_SLOTS - 1
 NEVER = 1e300
@@ -353,14 +365,24 @@ def run_once(
     return np.inf
 
 
-@compiled
 def run_all(
     run: Any, streams: Any, tiers: Any, parts: Any, edges: Any, rates: Any, factors: Any, causes: Any, counts: Any,
     ends: Any,
 ) -> None:  # fmt: skip
     """Every run, each with its own stream and its own factors on the rates."""
     times, nodes, heads = np.empty((2, QUEUE_SLOTS)), np.empty((2, QUEUE_SLOTS)), np.zeros((2, 2), dtype=np.int64)
-    sums, state = np.empty_like(rates), np.empty(13)
+    run_each(
+        run, streams, tiers, parts, edges, rates, factors, causes, counts, ends, times, nodes, heads,
+        np.empty_like(rates), np.empty(13),
+    )  # fmt: skip
+
+
+@compiled
+def run_each(
+    run: Any, streams: Any, tiers: Any, parts: Any, edges: Any, rates: Any, factors: Any, causes: Any, counts: Any,
+    ends: Any, times: Any, nodes: Any, heads: Any, sums: Any, state: Any,
+) -> None:  # fmt: skip
+    """The runs, one after the other, in arrays that they share."""
     for r in range(len(ends)):
         for b in range(rates.shape[0]):
             total = 0.0
