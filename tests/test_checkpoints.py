@@ -14,7 +14,7 @@ from ultratwin.errors import ScenarioError
 from ultratwin.hardware.failures import Exponential, Layout, PartClass, load_rates, load_recovery, machine_parts
 from ultratwin.hardware.storage import TIERS, load_storage, usual_storage
 from ultratwin.hardware.system import load_system
-from ultratwin.planning.reliability import (
+from ultratwin.planning.reliability.model import (
     ReliabilityOptions,
     answer_until_done,
     checkpoint_bytes,

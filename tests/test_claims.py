@@ -75,7 +75,7 @@ def verdicts(claim: Claim) -> dict[str, str]:
 def test_every_claim_of_the_issue_is_on_trial(claims: dict[str, Claim]) -> None:
     assert ISSUE.keys() <= claims.keys()
     for name, amounts in ISSUE.items():
-        shown = ultratwin.api.Ledger(claims=(claims[name],)).table(width=160)
+        shown = ultratwin.Ledger(claims=(claims[name],)).table(width=160)
         for amount in amounts:
             assert amount in shown, name
     for name in ("performance-4x", "gpt-oss-3x", "trainium4-multiples", "price-performance"):

@@ -125,7 +125,7 @@ def test_interrupt_and_own_faults_end_without_traceback(
         def fails(*_: object, error: BaseException = raised, **__: object) -> None:
             raise error
 
-        monkeypatch.setattr("ultratwin.api.train", fails)
+        monkeypatch.setattr("ultratwin.api.training.train", fails)
         assert cli.run(["train", "gpt2", "--system", "p5.48xlarge"]) == code
         out, err = capsys.readouterr()
         assert out == ""

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultratwin import cli
-from ultratwin.api_diffusion import diffuse
+from ultratwin.api.diffusion import diffuse
 from ultratwin.catalogue import loader
 from ultratwin.errors import ModelError, ScenarioError, UltratwinError
 from ultratwin.hardware.system import load_system
 from ultratwin.mapping.engine import load_engine
 from ultratwin.mapping.serving_formats import serving_formats
-from ultratwin.planning.diffusion import AXES, CACHE_PASSES, VideoDemand, video_tokens
+from ultratwin.planning.diffusion.question import AXES, CACHE_PASSES, VideoDemand, video_tokens
 from ultratwin.timing.diffusion import (
     VideoLayout,
     VideoSetting,

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultratwin.api_mixed import plan_serve_mixed, serve_mixed
-from ultratwin.api_serving import plan_serve
+from ultratwin.api.mixed_serving import plan_serve_mixed, serve_mixed
+from ultratwin.api.serving import plan_serve
 from ultratwin.catalogue import loader
 from ultratwin.cli import run
 from ultratwin.errors import UltratwinError
@@ -25,18 +25,18 @@ from ultratwin.mapping.engine import load_engine
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import serving_formats
 from ultratwin.planning.front import pareto_front
-from ultratwin.planning.mixed_crossover import lower_hull
-from ultratwin.planning.mixed_plan import amount, is_pure
-from ultratwin.planning.mixed_search import PoolSide, mixed_ways, pool_side, routed_table
-from ultratwin.planning.mixed_split import DraftApart, ExpertsApart, without_experts
-from ultratwin.planning.serving_deployment import OBJECTIVES, best_of, deployment_of, deployments
-from ultratwin.planning.serving_loads import whole_replicas
-from ultratwin.planning.serving_mix import Load, Speculation
-from ultratwin.planning.serving_point import Served, open_states
-from ultratwin.planning.serving_search import Axes
-from ultratwin.planning.serving_transfer import hand_over_s, kv_wire
-from ultratwin.planning.serving_ways import DISAGGREGATED, Wanted, served_candidates
-from ultratwin.planning.slo import parse_slos
+from ultratwin.planning.mixed.crossover import lower_hull
+from ultratwin.planning.mixed.plan import amount, is_pure
+from ultratwin.planning.mixed.search import PoolSide, mixed_ways, pool_side, routed_table
+from ultratwin.planning.mixed.split import DraftApart, ExpertsApart, without_experts
+from ultratwin.planning.serving.deployment import OBJECTIVES, best_of, deployment_of, deployments
+from ultratwin.planning.serving.loads import whole_replicas
+from ultratwin.planning.serving.mix import Load, Speculation
+from ultratwin.planning.serving.point import Served, open_states
+from ultratwin.planning.serving.search import Axes
+from ultratwin.planning.serving.slo import parse_slos
+from ultratwin.planning.serving.transfer import hand_over_s, kv_wire
+from ultratwin.planning.serving.ways import DISAGGREGATED, Wanted, served_candidates
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.timing.transfer import transfer_time_s
 from ultratwin.workload.load import load_model

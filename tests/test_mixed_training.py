@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ultratwin import cli
-from ultratwin.api import train
-from ultratwin.api_mixed_training import MixedTrainResult, train_on_mix
+from ultratwin.api.mixed_training import MixedTrainResult, train_on_mix
+from ultratwin.api.training import train
 from ultratwin.errors import ScenarioError, UltratwinError
 from ultratwin.hardware.chip import load_chip
 from ultratwin.hardware.mix import Join, PoolShare, join_pools, own_joins, parse_pools
@@ -25,10 +25,10 @@ from ultratwin.mapping.recipe import recipe
 from ultratwin.mapping.schedules import SCHEDULES, StageTimes, schedule_index
 from ultratwin.mapping.sharding import uniform_stages
 from ultratwin.planning.evaluate import Setting, evaluate
-from ultratwin.planning.mixed_training import mixed_setting, recipe_on
-from ultratwin.planning.mixed_training_budget import pure_systems, round_counts
-from ultratwin.planning.mixed_training_run import Site
-from ultratwin.planning.mixed_training_search import (
+from ultratwin.planning.mixed.training import mixed_setting, recipe_on
+from ultratwin.planning.mixed.training_budget import pure_systems, round_counts
+from ultratwin.planning.mixed.training_run import Site
+from ultratwin.planning.mixed.training_search import (
     PURE,
     MixedCandidate,
     MixedFound,
@@ -37,8 +37,8 @@ from ultratwin.planning.mixed_training_search import (
     mixed_times,
     together,
 )
-from ultratwin.planning.mixed_training_stages import STAGE_SCHEDULES, side_stages, staged_times
-from ultratwin.planning.mixed_training_step import (
+from ultratwin.planning.mixed.training_stages import STAGE_SCHEDULES, side_stages, staged_times
+from ultratwin.planning.mixed.training_step import (
     GROUPS,
     STAGES,
     TENSOR,
@@ -50,7 +50,7 @@ from ultratwin.planning.mixed_training_step import (
     side_parts,
     tensor_times,
 )
-from ultratwin.planning.power import step_energy_j
+from ultratwin.planning.power.chip import step_energy_j
 from ultratwin.planning.training import TrainingQuestion
 from ultratwin.simulation.pipeline import TaskTimes, pipeline_timeline
 from ultratwin.workload.load import load_model

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ultratwin.api_serving import PlanServeResult, plan_serve
+from ultratwin.api.serving import PlanServeResult, plan_serve
 from ultratwin.cli import run
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.mix import own_joins
@@ -23,13 +23,13 @@ from ultratwin.hardware.system import load_system
 from ultratwin.mapping.engine import load_engine
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import serving_formats
-from ultratwin.planning.serving_choice import predicted_s
-from ultratwin.planning.serving_deployment import OBJECTIVES, deployments
-from ultratwin.planning.serving_mix import Load, Speculation
-from ultratwin.planning.serving_search import Axes, replica_sizes, search_plans, search_points
-from ultratwin.planning.serving_transfer import hand_over_s
-from ultratwin.planning.serving_ways import DISAGGREGATED, Wanted, rented_chips, replicas_needed, role_loads
-from ultratwin.planning.slo import parse_slos
+from ultratwin.planning.serving.choice import predicted_s
+from ultratwin.planning.serving.deployment import OBJECTIVES, deployments
+from ultratwin.planning.serving.mix import Load, Speculation
+from ultratwin.planning.serving.search import Axes, replica_sizes, search_plans, search_points
+from ultratwin.planning.serving.slo import parse_slos
+from ultratwin.planning.serving.transfer import hand_over_s
+from ultratwin.planning.serving.ways import DISAGGREGATED, Wanted, rented_chips, replicas_needed, role_loads
 from ultratwin.timing.serving import ServingSetting, bound_s
 from ultratwin.workload.load import load_model
 

@@ -20,11 +20,11 @@ from ultratwin.mapping.profile import load_profile
 from ultratwin.mapping.recipe import recipe
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.evaluate import Setting
-from ultratwin.planning.power import idle_power_w, limit_power_w, step_energy_j
-from ultratwin.planning.power_cap import slowed_activity, slowed_setting, with_ballast, with_battery
-from ultratwin.planning.power_profile import StepProfile, smoothed, step_profile
-from ultratwin.planning.power_question import PowerAnswer, swing_of
-from ultratwin.planning.slowest_rank import slowest_rank
+from ultratwin.planning.power.cap import slowed_activity, slowed_setting, with_ballast, with_battery
+from ultratwin.planning.power.chip import idle_power_w, limit_power_w, step_energy_j
+from ultratwin.planning.power.profile import StepProfile, smoothed, step_profile
+from ultratwin.planning.power.question import PowerAnswer, swing_of
+from ultratwin.planning.reliability.slowest_rank import slowest_rank
 from ultratwin.report.power import chart, write_series
 from ultratwin.timing.step import step_times
 from ultratwin.validation.power import NODE_POWER

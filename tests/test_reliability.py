@@ -30,7 +30,7 @@ from ultratwin.hardware.failures import (
     machine_parts,
     read_failures_file,
 )
-from ultratwin.planning.reliability import ReliabilityOptions, ReliableRun, answer_until_done
+from ultratwin.planning.reliability.model import ReliabilityOptions, ReliableRun, answer_until_done
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion, answer_training
 from ultratwin.report.json import dumped
 from ultratwin.report.reliability import badput, finish_date, reliability_blocks, reliability_json

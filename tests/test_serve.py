@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultratwin.api_serving import ServeResult, serve, serving_question
+from ultratwin.api.serving import ServeResult, serve, serving_question
 from ultratwin.catalogue import loader
 from ultratwin.cli import run
 from ultratwin.errors import ScenarioError, UltratwinError
@@ -26,10 +26,10 @@ from ultratwin.hardware.system import load_system
 from ultratwin.mapping.engine import load_engine
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import SERVING_FORMATS, serving_formats
-from ultratwin.planning.serving import answer_serving
-from ultratwin.planning.serving_mix import BatchLimits, Load, Speculation, closed_loop_ended, mixed_mix
-from ultratwin.planning.serving_point import Served, closed_loop, open_load, open_states
-from ultratwin.planning.serving_search import tensor_divides
+from ultratwin.planning.serving.answer import answer_serving
+from ultratwin.planning.serving.mix import BatchLimits, Load, Speculation, closed_loop_ended, mixed_mix
+from ultratwin.planning.serving.point import Served, closed_loop, open_load, open_states
+from ultratwin.planning.serving.search import tensor_divides
 from ultratwin.timing.serving import ServingSetting, bound_s, iteration_parts
 from ultratwin.timing.serving.iteration import host_s
 from ultratwin.workload.load import load_model
@@ -409,7 +409,7 @@ def test_a_fixed_point_is_fast() -> None:
 def test_an_answer_needs_no_compiler() -> None:
     """A fixed point from the shell imports neither Numba nor rich's table before it is asked for."""
     code = (
-        "import sys; from ultratwin.api_serving import serve;"
+        "import sys; from ultratwin.api.serving import serve;"
         "r = serve('llama3.1-8b', 'p5en.48xlarge', tensor_parallel_size=1, concurrency=8); r.to_json();"
         "print([name for name in ('numba', 'scipy', 'rich') if name in sys.modules])"
     )

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ultratwin.api_serving import plan_serve, serve
+from ultratwin.api.serving import plan_serve, serve
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.chip import load_chip
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import SERVING_FORMATS, serving_formats
-from ultratwin.planning.serving_mix import Speculation
+from ultratwin.planning.serving.mix import Speculation
 from ultratwin.report.launch.serving import (
     LAUNCHER_NAMES,
     RoleJob,

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultratwin.errors import ScenarioError
-from ultratwin.planning.request_times import (
+from ultratwin.planning.serving.request_times import (
     RequestTimes,
     Sample,
     answered,
@@ -24,7 +24,7 @@ from ultratwin.planning.request_times import (
     tpot_s,
     ttft_s,
 )
-from ultratwin.planning.slo import (
+from ultratwin.planning.serving.slo import (
     Slo,
     attained_frac,
     good_requests,

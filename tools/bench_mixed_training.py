@@ -14,10 +14,10 @@ from ultratwin.hardware.mix import join_pools, parse_pools
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.recipe import recipe
 from ultratwin.planning.evaluate import Setting
-from ultratwin.planning.mixed_training import profile_of
-from ultratwin.planning.mixed_training_candidates import as_grid
-from ultratwin.planning.mixed_training_search import MixedSetting, mixed_search, mixed_times
-from ultratwin.planning.mixed_training_step import GROUPS, STAGES, MixedPlan
+from ultratwin.planning.mixed.training import profile_of
+from ultratwin.planning.mixed.training_candidates import as_grid
+from ultratwin.planning.mixed.training_search import MixedSetting, mixed_search, mixed_times
+from ultratwin.planning.mixed.training_step import GROUPS, STAGES, MixedPlan
 from ultratwin.workload.load import load_model
 
 POOLS: Final = "trn3-gen2-ultraserver:36,p6e-gb200-ultraserver:8"

@@ -15,23 +15,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ultratwin.api import (
-        Explanation,
+    from ultratwin.api.claims import (
         Ledger,
-        PlanResult,
+        claims,
+    )
+    from ultratwin.api.diffusion import (
+        DiffuseResult,
+        diffuse,
+    )
+    from ultratwin.api.mixed_serving import (
+        MixedPlanResult,
+        MixedServeResult,
+        plan_serve_mixed,
+        serve_mixed,
+    )
+    from ultratwin.api.mixed_training import (
+        MixedTrainResult,
+        train_on_mix,
+    )
+    from ultratwin.api.power import (
         PowerResult,
+        power,
+    )
+    from ultratwin.api.serving import (
+        PlanServeResult,
+        ServeResult,
+        plan_serve,
+        serve,
+    )
+    from ultratwin.api.training import (
+        Explanation,
+        PlanResult,
         Range,
         TrainResult,
         assuming,
-        claims,
         load_model,
         load_system,
         plan_train,
-        power,
         train,
     )
-    from ultratwin.api_diffusion import DiffuseResult, diffuse
-    from ultratwin.api_serving import PlanServeResult, ServeResult, plan_serve, serve
     from ultratwin.errors import (
         CatalogueError,
         ModelError,
@@ -42,11 +64,64 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+_HOMES = {
+    "api.training": (
+        "Explanation",
+        "PlanResult",
+        "Range",
+        "TrainResult",
+        "assuming",
+        "load_model",
+        "load_system",
+        "plan_train",
+        "train",
+    ),
+    "api.serving": (
+        "PlanServeResult",
+        "ServeResult",
+        "plan_serve",
+        "serve",
+    ),
+    "api.mixed_serving": (
+        "MixedPlanResult",
+        "MixedServeResult",
+        "plan_serve_mixed",
+        "serve_mixed",
+    ),
+    "api.mixed_training": (
+        "MixedTrainResult",
+        "train_on_mix",
+    ),
+    "api.power": (
+        "PowerResult",
+        "power",
+    ),
+    "api.claims": (
+        "Ledger",
+        "claims",
+    ),
+    "api.diffusion": (
+        "DiffuseResult",
+        "diffuse",
+    ),
+    "errors": (
+        "CatalogueError",
+        "ModelError",
+        "ScenarioError",
+        "TruthError",
+        "UltratwinError",
+        "UnitError",
+    ),
+}
+"""Where each name lives."""
 __all__ = [
     "CatalogueError",
     "DiffuseResult",
     "Explanation",
     "Ledger",
+    "MixedPlanResult",
+    "MixedServeResult",
+    "MixedTrainResult",
     "ModelError",
     "PlanResult",
     "PlanServeResult",
@@ -65,20 +140,21 @@ __all__ = [
     "load_model",
     "load_system",
     "plan_serve",
+    "plan_serve_mixed",
     "plan_train",
     "power",
     "serve",
+    "serve_mixed",
     "train",
+    "train_on_mix",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    word = name.lower()
-    homes = {"error": "errors", "serve": "api_serving", "diffuse": "api_diffusion"}
-    home = next((module for part, module in homes.items() if part in word), "api")
-    return getattr(importlib.import_module(f"ultratwin.{home}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"ultratwin.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

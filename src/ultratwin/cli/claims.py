@@ -24,9 +24,9 @@ def claims(
     json
         Print JSON instead of tables.
     """
-    from ultratwin import api
+    import ultratwin
 
-    found = api.claims(*names)
+    found = ultratwin.claims(*names)
     if json:
         sys.stdout.write(found.to_json() + "\n")
         return 0

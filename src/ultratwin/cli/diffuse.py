@@ -92,10 +92,10 @@ def diffuse(
     system
         A system of `ultratwin catalogue systems`.
     """
-    from ultratwin.api_diffusion import diffuse as answer
+    import ultratwin
 
     shown = output or Output()
-    result = answer(
+    result = ultratwin.diffuse(
         model, system, **chosen_options(video or Video(), spread or Spread()), region=shown.region,
         price_per_chip_hour=shown.price_per_chip_hour, seed=shown.seed,
     )  # fmt: skip

@@ -78,14 +78,14 @@ def train(
     chips
         A range such as 1024:65536 (units times 2^k and 3 x 2^k are tried), or sizes separated by commas.
     """
-    from ultratwin import api
+    import ultratwin
     from ultratwin.cli.progress import progress_line
 
     shown, asked = output or PlanOutput(), limits or Limits()
     options: dict[str, Any] = chosen_options(training or Training(), layout or Layout(), site or Site())
     precisions = tuple(each.strip() for each in str(options.pop("precision")).split(",") if each.strip())
     with progress_line("sizes searched") as progress:
-        result = api.plan_train(
+        result = ultratwin.plan_train(
             model, systems, chips=chips, objectives=asked.objective, deadline_s=asked.deadline, budget_usd=asked.budget,
             offer=asked.offer, prices_per_chip_hour=dict(asked.price), precisions=precisions, seed=shown.seed,
             workers=shown.workers, progress=progress, **options,

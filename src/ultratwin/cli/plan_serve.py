@@ -81,7 +81,7 @@ def serve(
     pools
         Systems that are planned together, roles on several of them: SYSTEM[:UNITS],SYSTEM[:UNITS].
     """
-    from ultratwin import api_serving
+    import ultratwin
     from ultratwin.cli.progress import progress_line
 
     shown, asked = output or PlanServeOutput(), limits or ServingLimits()
@@ -98,7 +98,7 @@ def serve(
     if not systems:
         raise ScenarioError("--systems is missing", hint="`ultratwin plan serve --help` lists the options")
     with progress_line("systems searched") as progress:
-        result = api_serving.plan_serve(
+        result = ultratwin.plan_serve(
             model, systems, objective=asked.objective, precisions=precisions, modes=asked.modes or _MODES,
             max_chips=asked.max_chips, offer=asked.offer, prices_per_chip_hour=dict(asked.price), verify=shown.verify,
             workers=shown.workers, progress=progress, seed=shown.seed, **options,
@@ -120,14 +120,14 @@ def _mixed(
     model: str, pools: str, join: Joined, asked: ServingLimits, shown: PlanServeOutput, options: dict[str, Any]
 ) -> int:
     """The answer about systems that are joined."""
-    from ultratwin import api_mixed
+    import ultratwin
 
     if not pools:
         raise ScenarioError("a fabric without pools", where="--fabric", hint="--pools SYSTEM,SYSTEM says what it joins")
     if shown.launch:
         raise ScenarioError("--launch is for one system", hint="plan each with --systems")
     more: dict[str, Any] = {"modes": asked.modes} if asked.modes else {}
-    result = api_mixed.plan_serve_mixed(
+    result = ultratwin.plan_serve_mixed(
         model, pools, objective=asked.objective, max_chips=asked.max_chips, offer=asked.offer,
         prices_per_chip_hour=dict(asked.price), seed=shown.seed, **chosen_options(join), **more, **options,
     )  # fmt: skip

@@ -104,12 +104,12 @@ def power(
     chips
         How many chips [default: one unit of the system].
     """
-    from ultratwin import api
+    import ultratwin
 
     chosen = output or Output()
     options = chosen_options(training or Training(), layout or Layout(), site or Site())
     asked = _asked(window or Window(), evening or Evening())
-    result = api.power(model, system, chips=chips, seed=chosen.seed, **asked, **options)
+    result = ultratwin.power(model, system, chips=chips, seed=chosen.seed, **asked, **options)
     if result.feasible and chosen.series is not None:
         from ultratwin.report.power import write_series
 

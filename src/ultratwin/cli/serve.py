@@ -79,7 +79,7 @@ def serve(
     system
         A system of `ultratwin catalogue systems`; or several, each with its part of the work (--prefill, ...).
     """
-    from ultratwin import api_serving
+    import ultratwin
 
     shown = output or Output()
     options = chosen_options(
@@ -91,7 +91,7 @@ def serve(
         return _mixed(model, system, pools, join, shown, options)
     if not system:
         raise ScenarioError("--system is missing", hint="`ultratwin serve --help` lists the options")
-    result = api_serving.serve(model, system, fidelity=shown.fidelity, seed=shown.seed, **options)
+    result = ultratwin.serve(model, system, fidelity=shown.fidelity, seed=shown.seed, **options)
     if shown.launch and result.plan is not None and result.rejected is None:
         from ultratwin.report.launch.serving import write_serving_files
 
@@ -109,7 +109,7 @@ def serve(
 
 def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Output, options: dict[str, Any]) -> int:
     """The answer about systems that share the work."""
-    from ultratwin import api_mixed
+    import ultratwin
 
     if system:
         raise ScenarioError(
@@ -119,7 +119,7 @@ def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Outpu
         raise ScenarioError("--launch is for one system", hint="write the files of each role with its own --system")
     named = chosen_options(pools, join)
     prices = dict(named.pop("price"))
-    result = api_mixed.serve_mixed(
+    result = ultratwin.serve_mixed(
         model, **named, **options, fidelity=shown.fidelity, seed=shown.seed, prices_per_chip_hour=prices
     )
     if shown.json:

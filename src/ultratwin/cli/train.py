@@ -93,9 +93,9 @@ def train(
         return _on_pools(model, pools, chosen, options)
     if not system:
         raise ScenarioError("--system is missing", hint="`ultratwin train --help` lists the options")
-    from ultratwin import api
+    import ultratwin
 
-    result = api.train(model, system, chips=chips, objective=chosen.objective, seed=chosen.seed, **options)
+    result = ultratwin.train(model, system, chips=chips, objective=chosen.objective, seed=chosen.seed, **options)
     if result.feasible and chosen.launch:
         from ultratwin.report.launch import write_launch_files
 
@@ -149,10 +149,10 @@ def _on_pools(model: str, pools: Pools, output: Output, options: dict[str, Any])
     if not pools.pools:
         raise ScenarioError("--pools is missing", where="--fabric, --pool-layers, --price",
                             allowed="SYSTEM[:UNITS],SYSTEM[:UNITS]")  # fmt: skip
-    from ultratwin.api_mixed_training import train_on_mix
+    import ultratwin
 
     layers = [parse(each, "number", where="--pool-layers") for each in pools.pool_layers]
-    result = train_on_mix(
+    result = ultratwin.train_on_mix(
         model, pools.pools, fabric=pools.fabric, layers=layers, prices_per_chip_hour=dict(pools.price),
         objective=output.objective, seed=output.seed, **options,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 
 from ultratwin.hardware.chip import Array
 from ultratwin.planning.checks import checked_objective
-from ultratwin.planning.power import cause_power_w
+from ultratwin.planning.power.chip import cause_power_w
 from ultratwin.planning.run import Run
 from ultratwin.planning.sensitivity import (
     UsedFact,

@@ -15,7 +15,7 @@ from ultratwin.hardware.chip import Chip, Number
 from ultratwin.hardware.system import Pool, System, per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.planning.evaluate import Setting, model_flop_per_step
-from ultratwin.planning.power import activity_facts, step_energy_j
+from ultratwin.planning.power.chip import activity_facts, step_energy_j
 from ultratwin.planning.uncertainty import Range, Sampler, range_of
 from ultratwin.timing.step import StepTimes, step_times
 

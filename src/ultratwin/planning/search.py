@@ -18,7 +18,7 @@ from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.evaluate import Setting, plan_memory
-from ultratwin.planning.power import step_energy_j
+from ultratwin.planning.power.chip import step_energy_j
 from ultratwin.planning.shortlist import Candidate, Flatness, Shortlist
 from ultratwin.timing.step import step_times
 from ultratwin.workload.model import Model, Moe

@@ -12,8 +12,8 @@ from ultratwin.catalogue import loader
 from ultratwin.catalogue.facts import Fact
 from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.serving_formats import on_chip
-from ultratwin.planning.diffusion import DiffusionAnswer, DiffusionQuestion, VideoChoice
-from ultratwin.planning.power import activity_files
+from ultratwin.planning.diffusion.question import DiffusionAnswer, DiffusionQuestion, VideoChoice
+from ultratwin.planning.power.chip import activity_files
 from ultratwin.planning.run import OFFERS
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.figures import Figure, figure

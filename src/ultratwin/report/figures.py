@@ -10,7 +10,7 @@ from ultratwin.catalogue import loader
 from ultratwin.catalogue.facts import Fact
 from ultratwin.catalogue.schema import ProfileEntry
 from ultratwin.mapping.recipe import Recipe
-from ultratwin.planning.power import activity_files
+from ultratwin.planning.power.chip import activity_files
 from ultratwin.planning.run import OFFERS
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion
 

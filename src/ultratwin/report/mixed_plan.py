@@ -9,9 +9,9 @@ import numpy as np
 
 import ultratwin
 from ultratwin.catalogue import loader
-from ultratwin.planning.mixed_crossover import Segment
-from ultratwin.planning.mixed_plan import MixedPlanAnswer, Reading, amount, is_pure
-from ultratwin.planning.serving_deployment import Deployment
+from ultratwin.planning.mixed.crossover import Segment
+from ultratwin.planning.mixed.plan import MixedPlanAnswer, Reading, amount, is_pure
+from ultratwin.planning.serving.deployment import Deployment
 from ultratwin.report.metrics import said
 from ultratwin.report.mixed_serving import WAYS, join_json, join_said
 from ultratwin.report.plan_serving import deployment_json

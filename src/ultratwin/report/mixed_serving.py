@@ -11,11 +11,11 @@ import numpy as np
 import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.hardware.mix import Join, Mix, join_entries
-from ultratwin.planning.mixed_serving import MixedServingAnswer, RoleAnswer, SharedIteration
-from ultratwin.planning.serving import ServingAnswer, iterations, serving_memory
-from ultratwin.planning.serving_deployment import Deployment
-from ultratwin.planning.serving_money import serving_prices
-from ultratwin.planning.serving_ways import DISAGGREGATED, ROLES, ROUTED
+from ultratwin.planning.mixed.serving import MixedServingAnswer, RoleAnswer, SharedIteration
+from ultratwin.planning.serving.answer import ServingAnswer, iterations, serving_memory
+from ultratwin.planning.serving.deployment import Deployment
+from ultratwin.planning.serving.money import serving_prices
+from ultratwin.planning.serving.ways import DISAGGREGATED, ROLES, ROUTED
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.metrics import said
 from ultratwin.report.plan_serving import deployment_json

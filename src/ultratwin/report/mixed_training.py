@@ -12,10 +12,10 @@ from ultratwin.hardware.mix import OWN
 from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
-from ultratwin.planning.mixed_training import MixedAnswer, MixedQuestion
-from ultratwin.planning.mixed_training_run import step_seconds, step_tokens
-from ultratwin.planning.mixed_training_search import PURE, MixedCandidate, side_chips
-from ultratwin.planning.mixed_training_step import GROUPS, STAGES, TENSOR, WAITING
+from ultratwin.planning.mixed.training import MixedAnswer, MixedQuestion
+from ultratwin.planning.mixed.training_run import step_seconds, step_tokens
+from ultratwin.planning.mixed.training_search import PURE, MixedCandidate, side_chips
+from ultratwin.planning.mixed.training_step import GROUPS, STAGES, TENSOR, WAITING
 from ultratwin.planning.run import SECONDS_PER_DAY
 from ultratwin.planning.training import TrainingAnswer
 from ultratwin.report.explanation import Explanation, explanation

@@ -10,11 +10,11 @@ import numpy as np
 
 import ultratwin
 from ultratwin.catalogue import loader
-from ultratwin.planning.plan_serving import PlanServingAnswer
-from ultratwin.planning.request_times import statistics
-from ultratwin.planning.serving_bounds import FLOP, Bound
-from ultratwin.planning.serving_deployment import Deployment, Role
-from ultratwin.planning.slo import attained_frac
+from ultratwin.planning.serving.bounds import FLOP, Bound
+from ultratwin.planning.serving.deployment import Deployment, Role
+from ultratwin.planning.serving.plan import PlanServingAnswer
+from ultratwin.planning.serving.request_times import statistics
+from ultratwin.planning.serving.slo import attained_frac
 from ultratwin.report.metrics import said
 from ultratwin.report.metrics.serving import REQUEST_METRICS, RUN_METRICS, ServingRun
 from ultratwin.report.serving import question_json, serving_plan_json

@@ -16,7 +16,7 @@ import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.chip import Array
-from ultratwin.planning.power_question import Cap, PowerAnswer, Region, Smoothing, Swing
+from ultratwin.planning.power.question import Cap, PowerAnswer, Region, Smoothing, Swing
 from ultratwin.report.json import plan_json
 from ultratwin.report.metrics import count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Pairs, Title

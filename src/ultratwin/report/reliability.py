@@ -7,7 +7,7 @@ import datetime
 import math
 from typing import Any
 
-from ultratwin.planning.reliability import Alternative, Quantiles, ReliableRun
+from ultratwin.planning.reliability.model import Alternative, Quantiles, ReliableRun
 from ultratwin.report.metrics import count_said, said
 from ultratwin.report.tables import Bars, Block, Grid, Lines, Pairs
 from ultratwin.report.tree import Leaf, Node, grown

@@ -12,11 +12,11 @@ import numpy as np
 import ultratwin
 from ultratwin.catalogue import loader
 from ultratwin.mapping.serving import ServingPlan
-from ultratwin.planning.request_times import statistics
-from ultratwin.planning.serving import ServingAnswer
-from ultratwin.planning.serving_choice import predicted_s
-from ultratwin.planning.serving_question import ServingQuestion
-from ultratwin.planning.slo import Slos, verdicts
+from ultratwin.planning.serving.answer import ServingAnswer
+from ultratwin.planning.serving.choice import predicted_s
+from ultratwin.planning.serving.question import ServingQuestion
+from ultratwin.planning.serving.request_times import statistics
+from ultratwin.planning.serving.slo import Slos, verdicts
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.metrics import count_said, said
 from ultratwin.report.metrics.serving import REQUEST_METRICS, RUN_METRICS, ServingRun

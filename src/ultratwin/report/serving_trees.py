@@ -13,9 +13,9 @@ from ultratwin.hardware.chip import DTYPE_BYTES
 from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.serving_formats import on_chip
 from ultratwin.planning.run import OFFERS
-from ultratwin.planning.serving import ServingAnswer
-from ultratwin.planning.serving_question import ServingQuestion
-from ultratwin.planning.serving_search import num_experts
+from ultratwin.planning.serving.answer import ServingAnswer
+from ultratwin.planning.serving.question import ServingQuestion
+from ultratwin.planning.serving.search import num_experts
 from ultratwin.report.explanation import COMMUNICATION, COMPUTE, WAITING, _tree_lines
 from ultratwin.report.figures import _CHIP_FIGURES, _SYSTEM_FIGURES, Figure, _chosen, _own_price, figure
 from ultratwin.report.tree import Leaf, Node, grown

@@ -19,7 +19,7 @@ from ultratwin.hardware.chip import Number
 from ultratwin.hardware.system import Pool
 from ultratwin.mapping.profile import find_profile
 from ultratwin.mapping.recipe import recipe
-from ultratwin.planning.power import activity_facts, limit_power_w, step_energy_j
+from ultratwin.planning.power.chip import activity_facts, limit_power_w, step_energy_j
 from ultratwin.timing.step import StepTimes, step_times
 from ultratwin.validation.machines import pool_of
 from ultratwin.validation.result import RowResult

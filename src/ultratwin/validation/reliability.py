@@ -24,7 +24,7 @@ from ultratwin.hardware.failures import (
 )
 from ultratwin.hardware.storage import usual_storage
 from ultratwin.mapping.profile import load_profile
-from ultratwin.planning.reliability import saved_tier
+from ultratwin.planning.reliability.model import saved_tier
 from ultratwin.simulation.reliability.closed_form import progress_rate, with_best_intervals
 from ultratwin.simulation.reliability.records import RunModel
 from ultratwin.validation.result import RowResult

@@ -14,14 +14,14 @@ from ultratwin.errors import UltratwinError
 from ultratwin.hardware.chip import Array, Number
 from ultratwin.hardware.system import System
 from ultratwin.planning.claims.sampling import MakeSampler, drawing, listing, replacing
-from ultratwin.planning.plan_serving import PlanServingAnswer, PlanServingQuestion, answer_plan_serving
 from ultratwin.planning.sensitivity import UsedFact, chosen_offer, outcomes_of, run_of
-from ultratwin.planning.serving import ServingAnswer, answer_serving
-from ultratwin.planning.serving_deployment import Deployment
-from ultratwin.planning.serving_point import Served
-from ultratwin.planning.serving_question import Demand, ServingQuestion
-from ultratwin.planning.serving_ranges import serving_samples
-from ultratwin.planning.slo import parse_slos
+from ultratwin.planning.serving.answer import ServingAnswer, answer_serving
+from ultratwin.planning.serving.deployment import Deployment
+from ultratwin.planning.serving.plan import PlanServingAnswer, PlanServingQuestion, answer_plan_serving
+from ultratwin.planning.serving.point import Served
+from ultratwin.planning.serving.question import Demand, ServingQuestion
+from ultratwin.planning.serving.ranges import serving_samples
+from ultratwin.planning.serving.slo import parse_slos
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion, answer_training
 
 

@@ -24,6 +24,7 @@ from ultratwin.timing.collectives.expert_parallel import (
     expert_profile,
     token_bytes,
 )
+from ultratwin.timing.collectives.shape import torus_axes
 from ultratwin.timing.kernels.model import KernelModel
 from ultratwin.timing.layer import pool_kernels
 from ultratwin.workload.kv_cache import state_bytes_per_sequence
@@ -462,5 +463,6 @@ def _network(setting: ServingSetting) -> Network:
         scale_out_bytes_per_s=pool.fabric.bytes_per_s,
         scale_out_latency_s=pool.fabric.latency_s,
         profile=profile,
+        axes=torus_axes(pool.domain),
         in_network_reduction="switch" in profile.scale_up.pipes and pool.domain.topology == "switch",
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from ultratwin.errors import ScenarioError, unknown_name
-from ultratwin.planning.plan_serving import PlanServingAnswer
-from ultratwin.planning.serving import ServingAnswer
-from ultratwin.planning.serving_question import ServingQuestion
+from ultratwin.planning.serving.answer import ServingAnswer
+from ultratwin.planning.serving.plan import PlanServingAnswer
+from ultratwin.planning.serving.question import ServingQuestion
 from ultratwin.report.launch.serving.engines import ENGINES
 from ultratwin.report.launch.serving.job import RoleJob, ServingJob, job_of_answer, job_of_plan
 from ultratwin.report.launch.serving.k8s import Kubernetes

@@ -12,11 +12,11 @@ from ultratwin.hardware.chip import Chip
 from ultratwin.hardware.system import System, load_system
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import ServingFormats
-from ultratwin.planning.plan_serving import PlanServingAnswer
-from ultratwin.planning.serving import ServingAnswer
-from ultratwin.planning.serving_mix import Load, Speculation
-from ultratwin.planning.serving_question import ServingQuestion, serving_setting
-from ultratwin.planning.serving_verification import role_question
+from ultratwin.planning.serving.answer import ServingAnswer
+from ultratwin.planning.serving.mix import Load, Speculation
+from ultratwin.planning.serving.plan import PlanServingAnswer
+from ultratwin.planning.serving.question import ServingQuestion, serving_setting
+from ultratwin.planning.serving.verification import role_question
 from ultratwin.workload.model import Model
 
 _SPARE_TOKENS = 64

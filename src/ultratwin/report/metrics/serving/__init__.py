@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ultratwin.planning.request_times import PERCENTILES
+from ultratwin.planning.serving.request_times import PERCENTILES
 from ultratwin.report.metrics.serving.attainment import ATTAINMENT
 from ultratwin.report.metrics.serving.concurrency import MEAN_CONCURRENCY, PEAK_CONCURRENCY
 from ultratwin.report.metrics.serving.cost import (

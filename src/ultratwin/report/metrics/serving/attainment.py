@@ -1,6 +1,6 @@
 """SLO attainment: share of all requests, failed ones included, that keep every objective."""
 
-from ultratwin.planning.slo import attained_frac
+from ultratwin.planning.serving.slo import attained_frac
 from ultratwin.report.metrics.serving.metric import RunMetric
 
 ATTAINMENT = RunMetric(

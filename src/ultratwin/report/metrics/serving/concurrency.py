@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ultratwin.planning.request_times import e2el_s
+from ultratwin.planning.serving.request_times import e2el_s
 from ultratwin.report.metrics.serving.metric import RunMetric, ServingRun, per_second
 
 

@@ -1,6 +1,6 @@
 """E2EL: how long a user waits for the whole answer."""
 
-from ultratwin.planning.request_times import Sample, e2el_s
+from ultratwin.planning.serving.request_times import Sample, e2el_s
 from ultratwin.report.metrics.serving.metric import RequestMetric
 
 E2EL = RequestMetric(

@@ -1,6 +1,6 @@
 """Goodput: answers per second that keep every objective, as `vllm bench serve --goodput`."""
 
-from ultratwin.planning.slo import good_requests
+from ultratwin.planning.serving.slo import good_requests
 from ultratwin.report.metrics.serving.metric import RunMetric, ServingRun, per_second
 
 

@@ -1,6 +1,6 @@
 """ITL: gaps between tokens, every gap of every request, as users see a stream falter."""
 
-from ultratwin.planning.request_times import itl_sample
+from ultratwin.planning.serving.request_times import itl_sample
 from ultratwin.report.metrics.serving.metric import RequestMetric
 
 ITL = RequestMetric(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ultratwin.planning.request_times import RequestTimes, Sample
-from ultratwin.planning.slo import Slos
+from ultratwin.planning.serving.request_times import RequestTimes, Sample
+from ultratwin.planning.serving.slo import Slos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Normalised latency: the whole wait, shared by all tokens of the answer (Orca, vLLM's paper)."""
 
-from ultratwin.planning.request_times import Sample, e2el_s
+from ultratwin.planning.serving.request_times import Sample, e2el_s
 from ultratwin.report.metrics.serving.metric import RequestMetric
 
 NORMALIZED_LATENCY = RequestMetric(

@@ -1,6 +1,6 @@
 """Tokens per second and user: how fast an answer is written, once it has begun (InferenceX: interactivity)."""
 
-from ultratwin.planning.request_times import Sample, tpot_sample
+from ultratwin.planning.serving.request_times import Sample, tpot_sample
 from ultratwin.report.metrics.serving.metric import RequestMetric, ServingRun
 
 

@@ -1,6 +1,6 @@
 """TPOT: how long each further token takes, on a request's average."""
 
-from ultratwin.planning.request_times import tpot_sample
+from ultratwin.planning.serving.request_times import tpot_sample
 from ultratwin.report.metrics.serving.metric import RequestMetric
 
 TPOT = RequestMetric(

@@ -1,6 +1,6 @@
 """TTFT: how long a user waits for the first token."""
 
-from ultratwin.planning.request_times import Sample, ttft_s
+from ultratwin.planning.serving.request_times import Sample, ttft_s
 from ultratwin.report.metrics.serving.metric import RequestMetric
 
 TTFT = RequestMetric(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ultratwin.planning.request_times import e2el_s, statistics, tpot_s, ttft_s
+from ultratwin.planning.serving.request_times import e2el_s, statistics, tpot_s, ttft_s
 from ultratwin.report.metrics.serving.metric import RequestMetric, RunMetric, ServingRun
 
 

@@ -1,0 +1,1 @@
+"""What a program calls, and what it gets: one module for each question."""

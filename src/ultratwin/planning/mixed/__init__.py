@@ -1,0 +1,1 @@
+"""Jobs and services on two kinds of chips."""

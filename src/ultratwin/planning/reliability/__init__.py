@@ -1,0 +1,1 @@
+"""Runs that fail and go on: machines, checkpoints, spares, until the run is done."""

@@ -1,0 +1,1 @@
+"""What users of a served model feel, and the deployments that keep what they are promised."""
