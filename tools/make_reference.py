@@ -31,7 +31,10 @@ PARTS: Final[dict[str, tuple[type[Any], ...]]] = {
 }
 """What entries of a kind hold several of, beside figures."""
 OUT: Final = Path(__file__).parents[1] / "docs/reference"
-VERBS: Final = ("train", "catalogue", "validate")
+VERBS: Final = (
+    "train", "plan train", "serve", "plan serve", "compare", "study", "cluster", "collective", "power", "diffuse",
+    "claims", "catalogue", "validate",
+)  # fmt: skip
 CLI_HEAD: Final = """# Command line
 
 What `--help` says; written by `tools/make_reference.py`, do not edit. Answers go to stdout, all else to stderr. Exit
@@ -67,7 +70,7 @@ def help_text(*words: str) -> str:
 def cli_page() -> str:
     """The help of the program and of each verb."""
     parts = [CLI_HEAD, f"\n```text\n{help_text()}\n```\n"]
-    parts += [f"\n## ultratwin {verb}\n\n```text\n{help_text(verb)}\n```\n" for verb in VERBS]
+    parts += [f"\n## ultratwin {verb}\n\n```text\n{help_text(*verb.split())}\n```\n" for verb in VERBS]
     return "".join(parts)
 
 

@@ -26,9 +26,9 @@ class Failures:
     "The whole run with failures, restarts and checkpoints: finish date, goodput, losses."
     failures: str | None = None
     "default (rates of the chip's fleet), none, or a TOML file of rates and times."
-    checkpoint: str = "auto"
+    checkpoint: Annotated[str, Parameter(allow_leading_hyphen=True)] = "auto"
     "Work between checkpoints, such as 30min; auto is the best."
-    spares: str = "auto"
+    spares: Annotated[str, Parameter(allow_leading_hyphen=True)] = "auto"
     "Nodes that stand by, of those in use, such as 2%; auto is the best."
     recovery: str = "automatic"
     "How fast the job comes back: automatic, hot or manual."
