@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 import bench_calculon
+import bench_mixed_training
 import bench_serving
 from ultratwin.hardware.system import load_system
 from ultratwin.mapping.plan import Plan
@@ -126,6 +127,23 @@ def full_plan() -> list[Row]:
     return [(what, f"{took:.1f} s", "20 s", "all cores")]
 
 
+def a_million() -> list[Row]:
+    """A million chips, from the shell."""
+    many = ("--system", "trn3-ultracluster", "--chips", "1000000")
+    run = ("train", "meta-llama/Llama-3.1-405B", *many, "--tokens", "100T")
+    reduce = ("collective", "all_reduce", *many, "--sizes", "1GB", "--fidelity", "event")
+    asked = {
+        "1M chips: all-reduce of 1 GB, event by event": reduce,
+        "1M chips: train, layout chosen": run,
+        "1M chips: the run with failures, 1,000 times": (*run, "--until-done", "--recovery", "hot"),
+        "1M chips: power, ten minutes": ("power", "meta-llama/Llama-3.1-405B", *many),
+    }  # fmt: skip
+    wanted = ("30 s", "20 s", "30 s", "")
+    return [
+        (what, f"{shell(*words):.2f} s", most, "") for (what, words), most in zip(asked.items(), wanted, strict=True)
+    ]
+
+
 def main() -> int:
     """Prints the table."""
     lane = np.random.default_rng(0).random(CHUNK)
@@ -143,7 +161,7 @@ def main() -> int:
         ("ultratwin train, the demo's search", f"{shell(*demo):.2f} s", "", ""),
         ("scoreboard, all rows", f"{seconds(lambda: score_all(), 1):.2f} s", "", ""),
     ]
-    rows += bench_serving.main()
+    rows += bench_serving.main() + bench_mixed_training.main() + a_million()
     print(f"{'one core':66s} {'measured':>12s} {'promised':>10s}")
     for what, value, wanted, remark in rows:
         print(f"{what:66s} {value:>12s} {wanted:>10s}  {remark}".rstrip())

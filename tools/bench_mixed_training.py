@@ -47,8 +47,9 @@ def least_cpu_s(call: Callable[[], object]) -> float:
     return min(found)
 
 
-def main() -> None:
-    """Prints a line for each model and way."""
+def main() -> list[tuple[str, str, str, str]]:
+    """A row of the table for each model and way."""
+    rows = []
     mix = join_pools(parse_pools(POOLS))
     for name in MODELS:
         model = load_model(name)
@@ -65,11 +66,9 @@ def main() -> None:
         whole = dataclasses.replace(plan, layers=(model.num_layers, model.num_layers))
         for way, plans in ((STAGES, plan), (GROUPS, whole)):
             seconds = least_cpu_s(partial(mixed_times, setting, way, (0, 1), plans))
-            print(f"{name} {way}: {PLANS / seconds:,.0f} mixed plans per CPU second")
+            what = f"mixed plans of {name.partition('/')[2]}, {way}"
+            rows.append((what, f"{PLANS / seconds:,.0f} /s", "100,000 /s", ""))
         fixed = {"seq_length": 8192, "global_batch_size": 81 * 32}
         seconds = least_cpu_s(partial(mixed_search, setting, fixed))
-        print(f"{name}: whole search in {seconds:.2f} CPU seconds")
-
-
-if __name__ == "__main__":
-    main()
+        rows.append(("  the whole search", f"{seconds:.2f} CPU s", "", ""))
+    return rows
