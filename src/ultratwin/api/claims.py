@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ultratwin.api.result import Result
 from ultratwin.planning.checks import checked_name
 from ultratwin.report.tables import Block
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger:
+class Ledger(Result):
     """Published claims on trial; `claims` holds each with its readings, their numbers and verdicts."""
 
     claims: tuple[Claim, ...]
@@ -30,18 +31,11 @@ class Ledger:
 
         return explained(self.claims)
 
-    def to_json(self) -> str:
-        """The ledger as JSON; byte-identical for an equal version and catalogue."""
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.claims import claims_json
-        from ultratwin.report.json import dumped
 
-        return dumped(claims_json(self.claims))
-
-    def table(self, width: int = 120) -> str:
-        """The ledger as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return claims_json(self.claims)
 
 
 def claims(*names: str, seed: int = 0) -> Ledger:

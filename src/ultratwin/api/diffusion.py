@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ultratwin.api.result import Result, required
 from ultratwin.catalogue import loader
-from ultratwin.errors import ScenarioError
 from ultratwin.hardware.system import System
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving_formats import serving_formats
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiffuseResult:
+class DiffuseResult(Result):
     """How fast a video is made; or, where `feasible` is false, why it can't be."""
 
     question: DiffusionQuestion
@@ -50,9 +50,7 @@ class DiffuseResult:
 
         Raises: ScenarioError if nothing can run
         """
-        if self.answer.best is None:
-            raise ScenarioError(f"nothing can run: {self.answer.rejected}", hint="ask .feasible first")
-        return self.answer.best
+        return required(self.answer.best, f"nothing can run: {self.answer.rejected}")
 
     @property
     def realtime(self) -> VideoChoice | None:
@@ -70,9 +68,7 @@ class DiffuseResult:
 
         Raises: ScenarioError if nothing can run
         """
-        if self.answer.outcome is None:
-            raise ScenarioError(f"nothing can run: {self.answer.rejected}", hint="ask .feasible first")
-        return self.answer.outcome.frames_per_s
+        return required(self.answer.outcome, f"nothing can run: {self.answer.rejected}").frames_per_s
 
     def explain(self) -> str:
         """Where a step's time goes, and every figure used, with its source."""
@@ -86,18 +82,11 @@ class DiffuseResult:
 
         return diffusion_blocks(self.question, self.answer)
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.diffusion import diffusion_json
-        from ultratwin.report.json import dumped
 
-        return dumped(diffusion_json(self.question, self.answer))
-
-    def table(self, width: int = 100) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return diffusion_json(self.question, self.answer)
 
 
 def diffuse(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ultratwin.api.result import Result, required
 from ultratwin.api.serving import serving_question
 from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError, unknown_name
@@ -38,7 +39,7 @@ _OF_ONE_SYSTEM: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixedServeResult:
+class MixedServeResult(Result):
     """What users feel of a model on two pools; or, where `feasible` is false, why it can't run."""
 
     answer: MixedServingAnswer
@@ -59,9 +60,7 @@ class MixedServeResult:
 
         Raises: ScenarioError if nothing can run
         """
-        if self.answer.deployment is None:
-            raise ScenarioError(f"nothing can run: {self.answer.rejected}", hint="ask .feasible first")
-        return self.answer.deployment
+        return required(self.answer.deployment, f"nothing can run: {self.answer.rejected}")
 
     def blocks(self) -> list[Block]:
         """The answer as blocks of a table."""
@@ -75,18 +74,11 @@ class MixedServeResult:
 
         return "\n\n".join(f"{name}\n{reasons}" for name, reasons in mixed_explanation(self.answer))
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.mixed_serving import mixed_serving_json
 
-        return dumped(mixed_serving_json(self.answer))
-
-    def table(self, width: int = 110) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return mixed_serving_json(self.answer)
 
 
 def serve_mixed(
@@ -223,7 +215,7 @@ def _prices(given: Mapping[str, float] | None) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixedPlanResult:
+class MixedPlanResult(Result):
     """What to deploy on systems that are joined; or, where `feasible` is false, what comes nearest."""
 
     answer: MixedPlanAnswer
@@ -239,9 +231,7 @@ class MixedPlanResult:
 
         Raises: ScenarioError if nothing keeps the objectives
         """
-        if self.answer.best is None:
-            raise ScenarioError("nothing keeps the objectives", hint="ask .feasible first; .nearest comes closest")
-        return self.answer.best
+        return required(self.answer.best, "nothing keeps the objectives")
 
     @property
     def pure(self) -> dict[str, Deployment | None]:
@@ -259,18 +249,11 @@ class MixedPlanResult:
 
         return mixed_plan_blocks(self.answer)
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.mixed_plan import mixed_plan_json
 
-        return dumped(mixed_plan_json(self.answer))
-
-    def table(self, width: int = 120) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return mixed_plan_json(self.answer)
 
 
 def plan_serve_mixed(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ultratwin.api.result import Result, required
 from ultratwin.api.training import training_question
 from ultratwin.catalogue import loader
-from ultratwin.errors import ScenarioError
 from ultratwin.hardware.mix import PoolShare
 from ultratwin.mapping.plan import Rejected
 from ultratwin.planning.checks import checked_count, checked_name
@@ -24,7 +24,7 @@ from ultratwin.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixedTrainResult:
+class MixedTrainResult(Result):
     """What a training run on pools of several kinds takes; or, where `feasible` is false, why it can't run."""
 
     question: MixedQuestion
@@ -46,9 +46,7 @@ class MixedTrainResult:
 
         Raises: ScenarioError if nothing can run
         """
-        if self.answer.best is None:
-            raise ScenarioError(f"nothing can run: {self.answer.rejected}", hint="ask .feasible first")
-        return self.answer.best
+        return required(self.answer.best, f"nothing can run: {self.answer.rejected}")
 
     @property
     def mixed(self) -> MixedCandidate | None:
@@ -66,9 +64,7 @@ class MixedTrainResult:
 
         Raises: ScenarioError if nothing can run
         """
-        if self.answer.run is None:
-            raise ScenarioError(f"nothing can run: {self.answer.rejected}", hint="ask .feasible first")
-        return self.answer.run.run
+        return required(self.answer.run, f"nothing can run: {self.answer.rejected}").run
 
     @property
     def step_time_s(self) -> Range:
@@ -110,18 +106,11 @@ class MixedTrainResult:
         found = mixed_explanations(self.question, self.answer)
         return "\n\n".join(f"{system}\n{each}" for system, each in found.items())
 
-    def table(self, width: int = 110) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
-
-    def to_json(self) -> str:
-        """The answer as JSON; the same bytes for the same question."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.mixed_training import mixed_training_json
 
-        return dumped(mixed_training_json(self.question, self.answer))
+        return mixed_training_json(self.question, self.answer)
 
 
 def train_on_mix(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultratwin.api.result import Result
 from ultratwin.api.training import TrainResult, training_question
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.system import System
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PowerResult:
+class PowerResult(Result):
     """What a training run draws over time; or, where `feasible` is false, why there is none (`training` says)."""
 
     training: TrainResult
@@ -54,12 +55,6 @@ class PowerResult:
         from ultratwin.report.power import power_json
 
         return self.training.to_json() if self.found is None else dumped(power_json(self.found))
-
-    def table(self, width: int = 110) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
 
 
 def power(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ultratwin.api.result import Result, required
 from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.system import System
@@ -43,7 +44,7 @@ _MOST_TOKENS: Final = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeResult:
+class ServeResult(Result):
     """What users of a served model feel; or, where `feasible` is false, why it can't run.
 
     Ranges have `.low`, `.expected`, `.high`. Figures raise ScenarioError where there is none: ask `feasible`.
@@ -75,11 +76,11 @@ class ServeResult:
 
         Raises: ScenarioError if nothing can run
         """
-        if self.answer.ranges is None:
-            raise ScenarioError(
-                f"nothing can run: {self.answer.rejected}", hint="ask .feasible first; .rejected says what is missing"
-            )
-        return self.answer.ranges
+        return required(
+            self.answer.ranges,
+            f"nothing can run: {self.answer.rejected}",
+            hint="ask .feasible first; .rejected says what is missing",
+        )
 
     @property
     def point(self) -> SteadyState | None:
@@ -116,18 +117,11 @@ class ServeResult:
 
         return serving_blocks(self.question, self.answer, self.explain())
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.serving import serving_json
 
-        return dumped(serving_json(self.question, self.answer, self.explain()))
-
-    def table(self, width: int = 100) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return serving_json(self.question, self.answer, self.explain())
 
 
 def serve(model: str | Path | Model, system: str | System, **options: Any) -> ServeResult:
@@ -260,7 +254,7 @@ def _check_between(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanServeResult:
+class PlanServeResult(Result):
     """What to deploy; or, where `feasible` is false, what comes nearest and what physics forbids."""
 
     answer: PlanServingAnswer
@@ -276,9 +270,7 @@ class PlanServeResult:
 
         Raises: ScenarioError if nothing keeps the objectives
         """
-        if self.answer.best is None:
-            raise ScenarioError("nothing keeps the objectives", hint="ask .feasible first; .nearest comes closest")
-        return self.answer.best
+        return required(self.answer.best, "nothing keeps the objectives")
 
     @property
     def nearest(self) -> Deployment | None:
@@ -306,18 +298,11 @@ class PlanServeResult:
 
         return plan_serving_blocks(self.answer)
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.plan_serving import plan_serving_json
 
-        return dumped(plan_serving_json(self.answer))
-
-    def table(self, width: int = 120) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return plan_serving_json(self.answer)
 
 
 def plan_serve(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from ultratwin.api.result import Result, required
 from ultratwin.catalogue import loader
 from ultratwin.catalogue.assumptions import assuming
 from ultratwin.errors import ScenarioError, unknown_name
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
+class TrainResult(Result):
     """What a training run takes; or, where `feasible` is false, why it can't run.
 
     Ranges have `.low`, `.expected`, `.high`. Figures of a run raise ScenarioError where there is none: ask `feasible`.
@@ -64,11 +65,11 @@ class TrainResult:
 
         Raises: ScenarioError if no plan can run
         """
-        if self.answer.run is None:
-            raise ScenarioError(
-                f"no plan can run: {self.answer.rejected}", hint="ask .feasible first; .rejected says what is missing"
-            )
-        return self.answer.run
+        return required(
+            self.answer.run,
+            f"no plan can run: {self.answer.rejected}",
+            hint="ask .feasible first; .rejected says what is missing",
+        )
 
     @property
     def memory(self) -> Memory | None:
@@ -162,16 +163,15 @@ class TrainResult:
         found = training_json(self.question, self.answer, self.explain(), tornado)
         return dumped(found if until_done is None else found | {"until_done": reliability_json(until_done)})
 
-    def table(self, width: int = 100) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
+    def blocks(self) -> list[Block]:
+        """The answer as blocks of a table."""
         from ultratwin.report.training import training_blocks
 
-        return rendered(training_blocks(self.question, self.answer, self.explain()), width=width)
+        return training_blocks(self.question, self.answer, self.explain())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanResult:
+class PlanResult(Result):
     """Which system, size and layout to rent; or, where `feasible` is false, what comes nearest."""
 
     answer: PlanAnswer
@@ -188,7 +188,7 @@ class PlanResult:
         Raises: ScenarioError if nothing meets what was asked
         """
         if self.answer.best is None or self.answer.best.option is None:
-            raise ScenarioError("nothing meets deadline and budget", hint="ask .feasible first; .nearest comes closest")
+            raise ScenarioError("nothing meets deadline and budget")
         return self.answer.best.option
 
     @property
@@ -213,7 +213,7 @@ class PlanResult:
         """
         choice = self.answer.best
         if choice is None or choice.question is None or choice.answer is None:
-            raise ScenarioError("nothing meets deadline and budget", hint="ask .feasible first; .nearest comes closest")
+            raise ScenarioError("nothing meets deadline and budget")
         return TrainResult(question=choice.question, answer=choice.answer)
 
     def blocks(self) -> list[Block]:
@@ -222,18 +222,11 @@ class PlanResult:
 
         return plan_blocks(self.answer)
 
-    def to_json(self) -> str:
-        """The answer as JSON; byte-identical for an equal question, version and catalogue."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.plan import plan_answer_json
 
-        return dumped(plan_answer_json(self.answer))
-
-    def table(self, width: int = 110) -> str:
-        """The answer as plain text for a terminal so many columns wide."""
-        from ultratwin.report.tables import rendered
-
-        return rendered(self.blocks(), width=width)
+        return plan_answer_json(self.answer)
 
 
 def plan_train(
