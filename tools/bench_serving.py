@@ -4,6 +4,7 @@ as many requests of its rate and mean lengths; with AICONFIGURATOR=path of its c
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -85,9 +86,11 @@ def searches() -> list[Row]:
     found = plan_serve(MODEL, [SYSTEM], **goals)
     search = cpu_seconds(lambda: plan_serve(MODEL, [SYSTEM], **goals))
     shell = ("serve", MODEL, "--system", SYSTEM, "--tensor-parallel-size", "8", "--precision", "fp8", "--isl", "4000")
-    start = time.perf_counter()
-    subprocess.run([CLI, *shell, "--osl", "500", "--concurrency", "32"], check=True, capture_output=True)
-    whole = time.perf_counter() - start
+    whole = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([CLI, *shell, "--osl", "500", "--concurrency", "32"], check=True, capture_output=True)
+        whole = min(whole, time.perf_counter() - start)
     return [
         ("serve, one fixed point, warm", f"{1e3 * point:.1f} ms", "20 ms", f"{1e3 * ranged:.1f} ms with ranges"),
         ("  from the shell", f"{whole:.2f} s", "2 s", ""),
