@@ -32,7 +32,8 @@ from ultratwin.planning.mixed.split import DraftApart, ExpertsApart, without_exp
 from ultratwin.planning.serving.deployment import OBJECTIVES, best_of, deployment_of, deployments
 from ultratwin.planning.serving.loads import whole_replicas
 from ultratwin.planning.serving.mix import Load, Speculation
-from ultratwin.planning.serving.point import Served, open_states
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import open_states
 from ultratwin.planning.serving.search import Axes
 from ultratwin.planning.serving.slo import parse_slos
 from ultratwin.planning.serving.transfer import hand_over_s, kv_wire

@@ -28,7 +28,8 @@ from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import SERVING_FORMATS, serving_formats
 from ultratwin.planning.serving.answer import answer_serving
 from ultratwin.planning.serving.mix import BatchLimits, Load, Speculation, closed_loop_ended, mixed_mix
-from ultratwin.planning.serving.point import Served, closed_loop, open_load, open_states
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import closed_loop, open_load, open_states
 from ultratwin.planning.serving.search import tensor_divides
 from ultratwin.timing.serving import ServingSetting, bound_s, iteration_parts
 from ultratwin.timing.serving.iteration import host_s

@@ -17,7 +17,8 @@ from typing import Any, Final
 import numpy as np
 
 from ultratwin import plan_serve, serve
-from ultratwin.planning.serving.point import Served, closed_loop
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import closed_loop
 
 CLI: Final = Path(sys.executable).with_name("ultratwin")
 MODEL: Final = "meta-llama/Llama-3.1-70B"

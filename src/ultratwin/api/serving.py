@@ -19,7 +19,6 @@ from ultratwin.planning.checks import price_usd_per_chip_s as per_second
 from ultratwin.planning.run import OFFERS
 from ultratwin.planning.serving.answer import ServingAnswer, answer_serving
 from ultratwin.planning.serving.mix import Speculation
-from ultratwin.planning.serving.point import SteadyState
 from ultratwin.planning.serving.question import (
     DEFAULT_OUTPUT,
     DEFAULT_PROMPT,
@@ -29,6 +28,7 @@ from ultratwin.planning.serving.question import (
 )
 from ultratwin.planning.serving.ranges import ServingRanges
 from ultratwin.planning.serving.slo import ATTAINMENT, parse_slos
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.serving_trees import ServingExplanation, serving_explanation
 from ultratwin.report.tables import Block

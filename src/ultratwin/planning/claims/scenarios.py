@@ -17,8 +17,8 @@ from ultratwin.planning.claims.sampling import MakeSampler, drawing, listing, re
 from ultratwin.planning.sensitivity import UsedFact, chosen_offer, outcomes_of, run_of
 from ultratwin.planning.serving.answer import ServingAnswer, answer_serving
 from ultratwin.planning.serving.deployment import Deployment
+from ultratwin.planning.serving.nodes import Served
 from ultratwin.planning.serving.plan import PlanServingAnswer, PlanServingQuestion, answer_plan_serving
-from ultratwin.planning.serving.point import Served
 from ultratwin.planning.serving.question import Demand, ServingQuestion
 from ultratwin.planning.serving.ranges import serving_samples
 from ultratwin.planning.serving.slo import parse_slos

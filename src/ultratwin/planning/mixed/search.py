@@ -23,7 +23,8 @@ from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.mixed.split import DraftApart, ExpertsApart, TwoSided, without_experts
 from ultratwin.planning.serving.choice import objective_misses, predicted_s
 from ultratwin.planning.serving.mix import BatchLimits
-from ultratwin.planning.serving.point import Served, SteadyState, open_states
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import open_states
 from ultratwin.planning.serving.search import (
     Axes,
     Plans,
@@ -33,6 +34,7 @@ from ultratwin.planning.serving.search import (
     search_plans,
     search_shares,
 )
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.planning.serving.ways import (
     AGGREGATED,
     ATTENTION_EXPERTS,

@@ -30,11 +30,13 @@ from ultratwin.planning.mixed.search import (
 )
 from ultratwin.planning.serving.deployment import Deployment, deployment_of
 from ultratwin.planning.serving.mix import BatchLimits, Load
+from ultratwin.planning.serving.nodes import Served
 from ultratwin.planning.serving.plan import PlanServingQuestion, chip_price, offered_load, search_setup
-from ultratwin.planning.serving.point import Served, SteadyState, open_load
+from ultratwin.planning.serving.point import open_load
 from ultratwin.planning.serving.question import ServingQuestion
 from ultratwin.planning.serving.ranges import ServingRanges, serving_ranges
 from ultratwin.planning.serving.search import search_points
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.planning.serving.transfer import KvWire, kv_wire, reaches
 from ultratwin.planning.serving.ways import (
     ATTENTION_EXPERTS,

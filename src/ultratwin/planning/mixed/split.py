@@ -23,7 +23,7 @@ from ultratwin.hardware.chip import DTYPE_BYTES, Array
 from ultratwin.hardware.mix import Join
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import on_chip
-from ultratwin.planning.serving.point import Served, draft_s, node_parts
+from ultratwin.planning.serving.nodes import Served, draft_s, node_parts
 from ultratwin.planning.serving.power import iteration_joules, replica_power_w
 from ultratwin.planning.serving.transfer import reaches
 from ultratwin.timing.collectives.expert_parallel import token_bytes

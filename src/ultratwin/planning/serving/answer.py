@@ -16,10 +16,12 @@ from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving import RUNTIME_BYTES, ServingPlan, activation_bytes, weight_bytes
 from ultratwin.planning.serving.mix import BatchLimits, Load
 from ultratwin.planning.serving.money import Prices, serving_prices
-from ultratwin.planning.serving.point import Served, SteadyState, closed_loop, open_load
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import closed_loop, open_load
 from ultratwin.planning.serving.question import ServingQuestion, demand_load, serving_setting
 from ultratwin.planning.serving.ranges import ServingRanges, serving_ranges
 from ultratwin.planning.serving.search import Axes, Plans, replica_sizes, search_plans
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.timing.serving import ServingSetting, bound_s, iteration_parts
 from ultratwin.timing.serving.iteration import host_s
 from ultratwin.workload.model import Model

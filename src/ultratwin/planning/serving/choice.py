@@ -6,8 +6,8 @@ import numpy as np
 
 from ultratwin.hardware.chip import Array
 from ultratwin.planning.serving.mix import Load
-from ultratwin.planning.serving.point import SteadyState
 from ultratwin.planning.serving.slo import Slo, Slos
+from ultratwin.planning.serving.steady_state import SteadyState
 
 
 def predicted_s(state: SteadyState, slo: Slo, load: Load, attainment: float) -> Array:

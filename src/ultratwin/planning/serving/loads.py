@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 
 from ultratwin.hardware.chip import Array
-from ultratwin.planning.serving.point import SteadyState
 from ultratwin.planning.serving.search import Points
+from ultratwin.planning.serving.steady_state import SteadyState
 
 _COUNTS: Final = np.geomspace(1.0, 5.0, 40)
 """Numbers of replicas that are tried, over the fewest that serve the load."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,121 +21,26 @@ from ultratwin.mapping.serving import ServingPlan
 from ultratwin.planning.serving.mix import (
     MIXES,
     BatchLimits,
-    Load,
     Mix,
-    Speculation,
     closed_loop_ended,
     decode_steps,
 )
-from ultratwin.planning.serving.power import iteration_joules, replica_power_w
-from ultratwin.timing.serving import ServingSetting
+from ultratwin.planning.serving.nodes import Served, iteration_nodes, repeated
+from ultratwin.planning.serving.power import replica_power_w
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.timing.serving.iteration import (
-    decode_attention_s,
     eager_s,
-    head_s,
     host_s,
-    prefill_attention_s,
-    token_parts,
 )
 
 _GRID: Final = np.concatenate([np.geomspace(1e-3, 0.5, 18), np.linspace(0.55, 0.95, 9), [1.0]])
 """Where an open load is looked for, as shares of the most requests that an iteration can end."""
 
 
-_Sizes = TypeVar("_Sizes", ServingPlan, Load, BatchLimits)
-NO_DRAFTS: Final = Speculation()
 _LENGTH_VARIATION: Final = 0.05
 """Squared variation of prompts, where all are asked for the same length: chance of the arrivals is far larger."""
 _SERVICE_VARIATION: Final = 0.3
 """Squared variation of how long requests stay, where all are asked for the same lengths."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SteadyState:
-    """What one replica does; arrays [candidate]. Times are means over requests.
-
-    request_rate: requests that it serves [1/s]; sustainable_rate: the most that it could (open loads; NaN in closed)
-    decoding: sequences that decode at once; iteration_s: mean of all iterations; decode_s: of one that only decodes
-    ttft_s, tpot_s, e2e_s: infinite where more is offered than it can serve; wait_s: the part of TTFT before the prompt
-    is computed, own_s: the rest; ttft_least_s, ttft_variance, tpot_variance: for percentiles [s, s^2]
-    power_w: of all its chips with their share of hosts and network
-    """
-
-    request_rate: Array
-    sustainable_rate: Array
-    running: Array
-    decoding: Array
-    iteration_s: Array
-    decode_s: Array
-    ttft_s: Array
-    tpot_s: Array
-    e2e_s: Array
-    wait_s: Array
-    own_s: Array
-    ttft_least_s: Array
-    ttft_variance: Array
-    tpot_variance: Array
-    power_w: Array
-    mix: Mix
-
-    def ttft_at(self, quantile: float) -> Array:
-        """A percentile of TTFT: the least that it takes, and beyond it a gamma distribution of known mean and variance.
-
-        Source: Wilson and Hilferty's cube root for the quantiles of a gamma distribution
-        """
-        mean = np.maximum(self.ttft_s - self.ttft_least_s, 0.0)
-        return self.ttft_least_s + _gamma_quantile(mean, self.ttft_variance, quantile)
-
-    def tpot_at(self, quantile: float) -> Array:
-        """A percentile of TPOT, a mean of many iterations: normal."""
-        found: Array = self.tpot_s + _normal_quantile(quantile) * np.sqrt(self.tpot_variance)
-        return found
-
-    def at(self, index: int) -> SteadyState:
-        """One candidate, still as arrays of one."""
-
-        def one(value: Array) -> Array:
-            value = np.asarray(value)
-            return value[..., index : index + 1] if value.ndim and value.shape[-1] > 1 else value
-
-        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.name != "mix"}
-        mix = Mix(**{each.name: one(getattr(self.mix, each.name)) for each in dataclasses.fields(self.mix)})
-        return SteadyState(**{name: one(value) for name, value in values.items()}, mix=mix)
-
-
-def _normal_quantile(quantile: float) -> float:
-    from statistics import NormalDist
-
-    return NormalDist().inv_cdf(quantile)
-
-
-def _gamma_quantile(mean: Array, variance: Array, quantile: float) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        spread = np.where(mean > 0, variance / (9.0 * mean**2), 0.0)  # 1 / (9 shape)
-        found = mean * np.maximum(1.0 - spread + _normal_quantile(quantile) * np.sqrt(spread), 0.0) ** 3
-    return np.where(np.isfinite(mean), found, mean)
-
-
-class Split(Protocol):
-    """Part of each iteration on chips of their own: experts apart from attention, a draft apart from its target."""
-
-    def nodes(
-        self, served: Served, plan: ServingPlan, load: Array, decoding: Array, chunk: Array
-    ) -> tuple[Array, Array]:
-        """As `iteration_nodes`, of both sides together."""
-
-    def idle_w(self) -> Array:
-        """Watts of the other side while it waits, [candidate]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """What is the same for all candidates of a question: the setting, what is asked for, drafts, what is elsewhere."""
-
-    setting: ServingSetting
-    load: Load
-    speculation: Speculation = NO_DRAFTS
-    split: Split | None = None
 
 
 def closed_loop(served: Served, plan: ServingPlan, limits: BatchLimits, concurrency: Number) -> SteadyState:
@@ -233,8 +138,8 @@ def open_states(
     most = np.maximum(limits.most_running(served.load), 1e-9)
     highest = np.atleast_1d(closed_loop_ended(most / stages, served.load, limits, served.speculation, policy, away=0.0))
     count = len(highest)
-    wide = dataclasses.replace(served, load=_repeated(served.load, len(shares), count))
-    plans, bounds = _repeated(plan, len(shares), count), _repeated(limits, len(shares), count)
+    wide = dataclasses.replace(served, load=repeated(served.load, len(shares), count))
+    plans, bounds = repeated(plan, len(shares), count), repeated(limits, len(shares), count)
     ended = (shares[:, None] * highest).ravel()
     mix = MIXES[policy](ended, wide.load, bounds, served.speculation, others=1.0, seen=1.0)
     times = _times(wide, plans, bounds, mix)
@@ -343,16 +248,6 @@ def _prompt_queue(served: Served, mix: Mix, times: _Times, rate: Array, burstine
     )
 
 
-def _repeated(value: _Sizes, times: int, count: int) -> _Sizes:
-    """Arrays [candidate] of a dataclass as [times x candidate]; plain numbers stay."""
-    changed = {}
-    for each in dataclasses.fields(value):
-        found = getattr(value, each.name)
-        if np.ndim(found) and np.size(found) > 1:
-            changed[each.name] = np.tile(np.broadcast_to(found, (count,)), times)
-    return dataclasses.replace(value, **changed) if changed else value
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Times:
     """Seconds of the mix's iterations, [candidate]: cycle_s is what `ended` requests take, mean_s one iteration.
@@ -415,59 +310,6 @@ def _times(served: Served, plan: ServingPlan, limits: BatchLimits, mix: Mix) -> 
         busy_w=(weight * joules).sum(axis=0) / cycle,
         idle_w=idle,
     )
-
-
-def iteration_nodes(
-    served: Served, plan: ServingPlan, load: Array, decoding: Array, chunk: Array
-) -> tuple[Array, Array]:
-    """Seconds and joules of some iterations on the device, [node, candidate], in one call for all nodes.
-
-    Args:
-        load: prompt tokens; decoding: sequences that decode, [node, candidate]
-        chunk: prompt tokens of one request in an iteration, [candidate]
-    """
-    if served.split is not None:
-        return served.split.nodes(served, plan, load, decoding, chunk)
-    setting, drafts = served.setting, served.speculation
-    parts = node_parts(served, plan, load, decoding, chunk)
-    if drafts.num_tokens:
-        parts["draft"] = np.where(decoding > 0, draft_s(setting, plan, decoding.max(axis=0), drafts), 0.0)
-    watts = replica_power_w(setting.pool, plan)
-    seconds: Array = np.asarray(sum(parts.values()))
-    return seconds, iteration_joules(parts, watts, load + drafts.computed * decoding)
-
-
-def node_parts(served: Served, plan: ServingPlan, load: Array, decoding: Array, chunk: Array) -> dict[str, Array]:
-    """Seconds of some iterations on the device by cause, drafts left out, [node, candidate]."""
-    setting, drafts = served.setting, served.speculation
-    nodes, count = load.shape
-    tokens = load + drafts.computed * decoding
-    wide = _repeated(plan, nodes, count)
-    with np.errstate(divide="ignore", invalid="ignore"):  # chips without a scale-up link have no rate to divide by
-        by_tokens = token_parts(setting, wide, tokens.ravel())
-    parts = {name: np.broadcast_to(value, (nodes * count,)).reshape(nodes, count) for name, value in by_tokens.items()}
-    chunks = load / np.maximum(chunk, 1.0)
-    most = decoding.max(axis=0)
-    context = np.asarray(served.load.decode_context)
-    attend = decode_attention_s(setting, plan, most, context)
-    parts["attention, decoding"] = np.where(decoding > 0, attend, 0.0)
-    before = served.load.cached_tokens + 0.5 * np.maximum(served.load.new_tokens - chunk, 0.0)
-    parts["attention, prompts"] = chunks * prefill_attention_s(setting, plan, chunk, before)
-    samples = decoding * drafts.computed + load / np.maximum(served.load.new_tokens, 1.0)
-    parts["output head"] = np.reshape(head_s(setting, wide, samples.ravel()), (nodes, count))
-    return parts
-
-
-def draft_s(setting: ServingSetting, plan: ServingPlan, sequences: Number, speculation: Speculation) -> Number:
-    """Time of a draft by a head of one layer, as MTP and EAGLE have: its layer and the output head, token by token.
-
-    Equation: k (pass / layers + head)
-    Args: sequences: that decode; speculation: k
-    Valid: heads on the model's own hidden states; a draft model of its own costs more
-    """
-    layer = np.asarray(sum(token_parts(setting, plan, sequences).values())) / setting.model.num_layers
-    drafted: Number = speculation.num_tokens * (layer + head_s(setting, plan, sequences))
-    return drafted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from ultratwin.hardware.system import System, load_system
 from ultratwin.mapping.engine import load_engine, on_chip
 from ultratwin.mapping.serving_formats import serving_formats
 from ultratwin.planning.serving.mix import Load, Speculation
-from ultratwin.planning.serving.point import NO_DRAFTS
+from ultratwin.planning.serving.nodes import NO_DRAFTS
 from ultratwin.planning.serving.slo import Slos
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.workload.load import load_model

@@ -19,7 +19,9 @@ from ultratwin.mapping.serving import ServingPlan
 from ultratwin.planning.run import sampled_setting
 from ultratwin.planning.serving.mix import NODES, BatchLimits
 from ultratwin.planning.serving.money import serving_prices
-from ultratwin.planning.serving.point import Served, SteadyState, iteration_nodes, open_load
+from ultratwin.planning.serving.nodes import Served, iteration_nodes
+from ultratwin.planning.serving.point import open_load
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.planning.uncertainty import NUM_SAMPLES, Range, Sampler, range_of
 from ultratwin.timing.serving import ServingSetting
 

@@ -21,7 +21,9 @@ from ultratwin.mapping.serving import ServingPlan, kv_capacity_tokens, weight_by
 from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.search import divisors
 from ultratwin.planning.serving.mix import BatchLimits, Load, Speculation
-from ultratwin.planning.serving.point import Served, SteadyState, open_states
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import open_states
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.timing.serving import ServingSetting
 from ultratwin.workload.model import LatentAttention, Model, Moe
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.planning.serving.mix import BatchLimits
-from ultratwin.planning.serving.point import Served, draft_s
+from ultratwin.planning.serving.nodes import Served, draft_s
 from ultratwin.planning.serving.question import ServingQuestion
 from ultratwin.planning.serving.request_times import RequestTimes
 from ultratwin.planning.serving.traffic import Offered

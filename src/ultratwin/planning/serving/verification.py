@@ -14,7 +14,7 @@ from ultratwin.hardware.system import System, load_system, per_rank
 from ultratwin.mapping.serving import kv_capacity_tokens
 from ultratwin.planning.serving.deployment import Deployment, Role
 from ultratwin.planning.serving.mix import BatchLimits, Load
-from ultratwin.planning.serving.point import Served
+from ultratwin.planning.serving.nodes import Served
 from ultratwin.planning.serving.question import Demand, ServingQuestion, serving_setting
 from ultratwin.planning.serving.slo import Verdict, is_kept, verdicts
 from ultratwin.planning.serving.traffic import offered
