@@ -43,7 +43,7 @@ CONSTANTS = {
     "attention_factor": (0.8, 1.2, "", 1.0),
     "collective_factor": (0.8, 1.5, "", 1.0),
 }
-_FEWEST = 20
+_FEWEST = 15
 """Rows that an engine is fitted to at least."""
 _BELIEVED_FRAC = 0.7
 """Most of the chips' peak that a measured row may need."""

@@ -77,7 +77,7 @@ class Engine:
     """The serving engine and its limits."""
 
     engine: str | None = None
-    "vllm, sglang, tensorrt-llm or nxd-inference [default: the chip family's usual one]."
+    "vllm, sglang, tensorrt-llm, atom or nxd-inference [default: the chip family's usual one]."
     precision: str = "bf16"
     "bf16, fp16, fp8, fp8-block, mxfp8, mxfp4, nvfp4, int8, int8-weight-only, int4-weight-only, fp8-weight-only."
     kv_cache_dtype: str = "auto"
