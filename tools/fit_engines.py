@@ -254,7 +254,10 @@ def write(name: str, engine: Engine, names: list[str], found: tuple[int, Residua
         for key, (_, _, unit, scale) in CONSTANTS.items()
         if key in names
     }
-    values["spread_frac"] = (float(np.exp(np.quantile(np.abs(np.concatenate(list(trusted.values()))), 0.9)) - 1), "")
+    for figure, is_first in (("spread_frac", False), ("ttft_spread_frac", True)):
+        parts = [each for (_, kind), each in trusted.items() if (kind == "ttft") == is_first]
+        if sum(map(len, parts)) >= _FEWEST:
+            values[figure] = (float(np.exp(np.quantile(np.abs(np.concatenate(parts)), 0.9)) - 1), "")
     for key, (value, unit) in values.items():
         facts = f'unit = "{unit}", status = "measured", source = "fit_engines", note = "{note}"'
         line = f"{key} = {{ value = {value:.4g}, {facts} }}"

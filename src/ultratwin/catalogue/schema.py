@@ -378,6 +378,7 @@ FIGURES: Final[dict[str, dict[str, str]]] = {
         "collective_factor": "number",
         "routing_skew": "number",
         "spread_frac": "number",
+        "ttft_spread_frac": "number",
     },
     "reliability": {
         # failures a year of one part, that interrupt a job

@@ -41,7 +41,7 @@ class Engine:
     stream_frac: share of the memory's rate that a running engine reads weights at, at most [1]
     graph_launch_s: what a small kernel takes inside a captured graph [s]
     gemm_factor, attention_factor, collective_factor: time of its kernels over the catalogue's [1]
-    spread_frac: 90 % of measured rows lie within [1/(1+s), 1+s] of the prediction
+    spread_frac: 90 % of measured rows lie within [1/(1+s), 1+s] of the prediction; ttft_spread_frac: of first tokens
     """
 
     id: str
@@ -72,13 +72,14 @@ class Engine:
     collective_factor: Number
     routing_skew: Number
     spread_frac: float
+    ttft_spread_frac: float
 
 
 _FIGURES: Final = (
     "max_num_seqs", "max_num_batched_tokens", "block_size", "memory_utilization_frac", "host_iteration_s",
     "host_sequence_s", "request_s", "entry_s", "eager_kernel_s", "captured_tokens", "handover_s", "small_chip_bytes",
     "small_chip_tokens", "small_chip_seqs", "graph_launch_s", "stream_frac", "gemm_factor", "attention_factor",
-    "collective_factor", "routing_skew", "spread_frac",
+    "collective_factor", "routing_skew", "spread_frac", "ttft_spread_frac",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from ultratwin.validation.result import RowResult
 from ultratwin.validation.rows import Row, Skip, row_id
 from ultratwin.validation.serving_capacity import Capacity, capacity
 from ultratwin.validation.serving_load import requests_of
-from ultratwin.validation.serving_metrics import joined, metrics
+from ultratwin.validation.serving_metrics import joined, metrics, own_spread
 from ultratwin.validation.serving_rows import METRICS, ServingRun, groups_of, published, run_of
 from ultratwin.validation.serving_simulation import CannotRun, Tables, equal_shares, machine, served_times
 
@@ -106,9 +106,9 @@ def _unscored(
 
 
 def _scored(run: ServingRun, answer: Answer) -> list[RowResult]:
-    spread = 1 + float(run.engine.spread_frac)
     results = []
     for metric, value in run.measured.items():
+        spread = 1 + own_spread(run.engine, metric)
         predicted = answer.get(metric)
         if predicted is None:
             results += _unscored(run.id, {metric: value}, "skipped", "not predicted for this load", run.groups)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ultratwin.mapping.engine import Engine
+
 Floats = NDArray[np.float64]
 
 
@@ -111,3 +113,8 @@ def _rates(times: Times, replicas: int, num_chips: float, counts_prompts: bool) 
         "avg_power_w_per_chip": watts / num_chips,
         "j_per_output_tok": watts / outputs if outputs else 0.0,
     }
+
+
+def own_spread(engine: Engine, metric: str) -> float:
+    """The engine's spread of a metric: first tokens have one of their own."""
+    return float(engine.ttft_spread_frac if metric.startswith("ttft") else engine.spread_frac)

@@ -22,7 +22,7 @@ from ultratwin.validation.formats import Format, Metric
 from ultratwin.validation.result import RowResult
 from ultratwin.validation.rows import Row, Skip, row_id, word
 from ultratwin.validation.scoreboard import Scoreboard, board_of
-from ultratwin.validation.serving_metrics import Times
+from ultratwin.validation.serving_metrics import Times, own_spread
 from ultratwin.validation.serving_rows import ServingRun, run_of
 from ultratwin.validation.serving_simulation import CannotRun, Tables, served_times
 from ultratwin.workload.traffic.requests import Requests, sorted_requests
@@ -154,7 +154,6 @@ def _of_run(row: Row, line: int, log: Log, tables: Tables) -> list[RowResult]:
         ]
     measured = _columns(log.sent_s, log.first_s, log.finish_s, log.output_tokens)
     predicted = _columns(times.sent_s, times.first_s, times.finish_s, times.output_tokens)
-    spread = 1 + float(run.engine.spread_frac)
     return [
         RowResult(
             id=f"{name}/{at}",
@@ -163,8 +162,8 @@ def _of_run(row: Row, line: int, log: Log, tables: Tables) -> list[RowResult]:
             status="scored",
             predicted=float(said),
             measured=float(was) if was > 0 else None,
-            low=float(said) / spread,
-            high=float(said) * spread,
+            low=float(said) / (1.0 + own_spread(run.engine, metric.name)),
+            high=float(said) * (1.0 + own_spread(run.engine, metric.name)),
             groups=labels,
         )
         for metric, ours, theirs in zip(METRICS, predicted, measured, strict=True)

@@ -7,6 +7,7 @@ open loads are looked up at f r.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -93,13 +94,18 @@ def serving_samples(
     setting = ServingSetting(
         model=served.setting.model, pool=pool, formats=served.setting.formats, engine=served.setting.engine
     )
-    error = sampler.error_factor(OWN_ERROR, float(served.setting.engine.spread_frac))
+    engine = served.setting.engine
+    error = sampler.error_factor(OWN_ERROR, float(engine.spread_frac))
     cycle, first = _factors(Served(setting=setting, load=served.load, speculation=served.speculation), plan, point)
     cycle, first = cycle * error, first * error
+    # first tokens are off by more, in the same direction
+    further = error ** (math.log1p(engine.ttft_spread_frac) / math.log1p(engine.spread_frac) - 1.0)
     is_open = bool(np.isfinite(point.sustainable_rate[0]))
     one = _scaled(served, plan, limits, point, cycle, first, question.demand.burstiness if is_open else None)
     spread = sampler.spread(one["tpot_s"] if np.ptp(one["tpot_s"]) > 0 else one["ttft_s"])
     output = float(np.ravel(served.load.output_tokens)[0])
+    one["ttft_s"] = one["ttft_s"] * further
+    one["e2e_s"] = one["ttft_s"] + one["tpot_s"] * (output - 1.0)
     tokens = one["request_rate"] * output
     power = _drawn_power(served, system, point, sampler)
     regional = loader.entry("regions", question.region).figures
