@@ -11,19 +11,23 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ultratwin import serve
 from ultratwin.catalogue import loader
 from ultratwin.catalogue.schema import ModelEntry
 from ultratwin.errors import ModelError
+from ultratwin.mapping.serving_formats import serving_formats
 from ultratwin.workload.architectures import FAMILIES
 from ultratwin.workload.config_json import MOST_BYTES, model_from_config, model_from_json, model_from_path
 from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Attention, LatentAttention, Mlp, Model, Moe
 from ultratwin.workload.parameters import active_parameter_count, mtp_module_parameters, parameter_count
+from ultratwin.workload.stored_format import stored_format
 
 EXAMPLES = Path(__file__).parent.parent / "examples" / "configs"
 IDS = loader.ids("models")
@@ -525,3 +529,38 @@ def test_layers_hold_the_parameters_that_are_counted() -> None:
                 each.elements for part in layer_parts(layer, model.hidden_size, model.norm) for each in part.parameters
             )
             assert held == pytest.approx(layer_parameters(model, layer), rel=2e-4), name
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({}, ""),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8-block"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, "mxfp4"),
+        ({"quant_method": "awq", "bits": 4}, "int4-weight-only"),
+        ({"quant_method": "gptq", "bits": 8}, "int8-weight-only"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "nvfp4"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"num_bits": 4, "type": "int"}}}},
+         "int4-weight-only"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": {
+            "weights": {"num_bits": 8, "type": "float"}, "input_activations": {"num_bits": 8}}}}, "fp8"),
+        ({"quant_method": "compressed-tensors", "config_groups": ["broken"]}, ""),
+        ({"quant_method": 7, "bits": "many"}, ""),
+    ],
+)  # fmt: skip
+def test_the_format_of_a_checkpoint(config: dict[str, Any], name: str) -> None:
+    assert stored_format({"quantization_config": config}) == name
+    assert stored_format({"text_config": {"quantization_config": config}}) == name
+    if name:
+        serving_formats(name)
+
+
+def test_serving_takes_the_checkpoints_format_unless_told() -> None:
+    options: dict[str, Any] = {"tensor_parallel_size": 1, "isl": 100, "osl": 10, "concurrency": 1}
+    own, told = (
+        serve("openai/gpt-oss-20b", "p5en.48xlarge", **options, **more) for more in ({}, {"precision": "bf16"})
+    )
+    assert (own.question.precision, told.question.precision) == ("mxfp4", "bf16")
+    assert own.answer.memory.parts["weights"] < 0.45 * told.answer.memory.parts["weights"]
+    assert serve("llama3.1-8b", "p5en.48xlarge", **options).question.precision == "bf16"

@@ -25,6 +25,7 @@ from ultratwin.mapping.schedules.schedule import (
 )
 from ultratwin.simulation import step as simulation
 from ultratwin.simulation.pipeline import TaskTimes, Timeline, pipeline_timeline
+from ultratwin.timing import step
 
 BY_NAME = {schedule.name: schedule for schedule in SCHEDULES}
 EXACT = ("gpipe", "1f1b", "interleaved")
@@ -322,15 +323,14 @@ def test_a_step_without_a_pipeline_is_the_closed_form() -> None:
 @pytest.mark.parametrize("schedule", ["1f1b", "interleaved", "zb-1p"])
 def test_equal_stages_make_the_step_of_the_closed_form(schedule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without embedding and head all stages are alike: the step is the closed form's to the last digits."""
-    whole = simulation.layer_times
+    whole = step.layer_times
 
     def bare(*args: object) -> object:
         found = whole(*args)  # type: ignore[arg-type]
         nothing = 0.0 * np.asarray(found.head)
         return dataclasses.replace(found, embedding=nothing, head=nothing)
 
-    monkeypatch.setattr(simulation, "layer_times", bare)
-    monkeypatch.setattr("ultratwin.timing.step.layer_times", bare)
+    monkeypatch.setattr(step, "layer_times", bare)
     layout = {"schedule": schedule, "pipeline_parallel_size": 4, "virtual_pipeline_size": 2}
     found = simulated(**(layout if schedule == "interleaved" else layout | {"virtual_pipeline_size": 1}))
     assert found.timeline.bubble_s > 0

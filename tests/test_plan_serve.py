@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ultratwin.api.serving import PlanServeResult, plan_serve
@@ -23,13 +23,18 @@ from ultratwin.hardware.system import load_system
 from ultratwin.mapping.engine import load_engine
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import serving_formats
-from ultratwin.planning.serving.choice import predicted_s
+from ultratwin.planning.serving.choice import objective_misses, predicted_s
 from ultratwin.planning.serving.deployment import OBJECTIVES, deployments
+from ultratwin.planning.serving.loads import whole_replicas
 from ultratwin.planning.serving.mix import Load, Speculation
-from ultratwin.planning.serving.search import Axes, replica_sizes, search_plans, search_points
+from ultratwin.planning.serving.nodes import Served
+from ultratwin.planning.serving.point import open_load
+from ultratwin.planning.serving.search import Axes, replica_sizes, search_plans, search_points, some_plans
 from ultratwin.planning.serving.slo import parse_slos
+from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.planning.serving.transfer import hand_over_s
-from ultratwin.planning.serving.ways import DISAGGREGATED, Wanted, rented_chips, replicas_needed, role_loads
+from ultratwin.planning.serving.verification import transfer_of
+from ultratwin.planning.serving.ways import DISAGGREGATED, SPARE_FRAC, Wanted, rented_chips, replicas_needed, role_loads
 from ultratwin.timing.serving import ServingSetting, bound_s
 from ultratwin.workload.load import load_model
 
@@ -112,6 +117,38 @@ class TestDeployments:
         found = float(replicas_needed(np.array([rate]), load)[0])
         assert found * rate >= load
         assert found == 1 or (found - 1) * rate < load * 1.021
+
+    @settings(max_examples=8, deadline=None)
+    @given(st.sampled_from(["p5en.48xlarge", "trn2.48xlarge"]), st.floats(1.0, 300.0), st.sampled_from([25, 50, 100]))
+    def test_replicas_sustain_their_load_and_fewer_would_not_do(self, system: str, rate: float, tpot: int) -> None:
+        base = setting("llama3.1-8b", system, "bf16")
+        asked = wanted(request_rate=rate, slos=parse_slos(f"ttft:1000 tpot:{tpot}"), objective="chips")
+        found = deployments(base, load_system(system), Axes(sizes=(1, 2, 4, 8)), asked, ("aggregated",)).best["chips"]
+        (role,) = found.roles
+
+        def alone(count: int) -> SteadyState:
+            """One of so many replicas, solved for its very load."""
+            axes = Axes(sizes=(1, 2, 4, 8), max_num_batched_tokens=role.max_num_batched_tokens)
+            plans = search_plans(base, axes, LOAD)
+            at = next(each for each in range(len(plans.num_ranks)) if plans.plan.at(each) == role.plan)
+            limits = some_plans(plans, np.array([at])).limits
+            load = rate * (1.0 + SPARE_FRAC) / count
+            return open_load(Served(setting=base, load=LOAD), role.plan, limits, load, float(count))
+
+        enough = alone(role.replicas)
+        assert role.replicas * role.request_rate >= rate
+        assert role.request_rate <= enough.sustainable_rate[0]
+        assert objective_misses(enough, asked.slos, LOAD)[0] < 1.03
+        if role.replicas > 1:
+            assert objective_misses(alone(role.replicas - 1), asked.slos, LOAD)[0] > 0.97
+
+    def test_a_small_fleet_misses_no_number(self) -> None:
+        """Of few replicas every number is looked at: the answer is the fewest that keep the objectives."""
+        base = setting("llama3.1-8b", "p5en.48xlarge", "bf16")
+        plans = search_plans(base, Axes(sizes=(1,), max_num_batched_tokens=8192), LOAD)
+        points = whole_replicas(search_points(base, plans, LOAD, Speculation(), total_rate=40.0), 40.0)
+        counts = np.sort(np.round(40.0 / points.state.request_rate))
+        assert np.array_equal(counts[:40], np.arange(counts[0], counts[0] + 40))
 
     def test_nodes_are_rented_whole(self) -> None:
         system = load_system("p5en.48xlarge")
@@ -265,6 +302,16 @@ class TestVerified:
             assert not found.simulated.overloaded
             assert result.best.mode == mode
             assert "simulated with" in result.table()
+
+    def test_transfers_are_those_of_the_closed_form(self) -> None:
+        """What the simulated links take of a typical prompt is the closed form's, but for the wait for each other."""
+        pytest.importorskip("numba")
+        result = planned(modes=(DISAGGREGATED,))
+        best, base = result.best, setting()
+        link = transfer_of(load_system("p5en.48xlarge"), Served(setting=base, load=LOAD), best)
+        alone = LOAD.prompt_tokens * link.kv_bytes_per_token / link.bytes_per_s
+        assert link.latency_s == float(base.engine.handover_s) > 0
+        assert alone + link.latency_s <= best.transfer_s < 1.3 * alone + link.latency_s
 
     def test_trace(self, tmp_path: Any) -> None:
         pytest.importorskip("numba")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import statistics
 from pathlib import Path
@@ -28,6 +29,7 @@ from ultratwin.planning.reliability.slowest_rank import slowest_rank
 from ultratwin.report.power import chart, write_series
 from ultratwin.timing.step import step_times
 from ultratwin.validation.power import NODE_POWER
+from ultratwin.validation.result import RowResult
 from ultratwin.validation.scoreboard import score, signed_error
 from ultratwin.validation.truth_file import OWN_TRUTH, read_truth
 from ultratwin.workload.load import load_model
@@ -247,6 +249,102 @@ def test_measured_nodes_are_met() -> None:
     assert statistics.median(abs(signed_error(each)) for each in nodes) < 0.06
     setup = [each for each in board.rows if "set-up" in each.reason]
     assert len(setup) == 2
+
+
+COLLECTED = ("id", "kind", "chip", "system", "n_accel", "nodes", "workload", "model", "metric", "value", "unit", "note")
+MEDIAN = ("power measured", "node power, median over time", "W/node")
+
+
+def collected(tmp_path: Path, *rows: dict[str, str]) -> list[RowResult]:
+    """Rows in the layout of power_cost.csv, scored as a file of somebody else's."""
+    kind, metric, unit = MEDIAN
+    usual = {"kind": kind, "metric": metric, "unit": unit, "value": "7000", "note": "AC"}
+    path = tmp_path / "held.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLLECTED, restval="")
+        writer.writeheader()
+        writer.writerows(usual | {"id": f"R{at}"} | row for at, row in enumerate(rows))
+    board = score(read_truth(path))
+    assert board.format.name == "power_cost"
+    assert [each["id"] for each in json.loads(board.to_json())["rows"]] == [f"R{at}" for at in range(len(rows))]
+    return list(board.rows)
+
+
+def lora(chip: str, n_accel: str, nodes: str, **cells: str) -> dict[str, str]:
+    workload = "MLPerf Training v5.1 llama2_70b_lora"
+    return {"chip": chip, "n_accel": n_accel, "nodes": nodes, "workload": workload, **cells}
+
+
+@pytest.mark.parametrize(
+    ("row", "low_w", "high_w"),
+    [
+        (lora("NVIDIA H100 SXM5 80GB", "32", "4"), 6500, 8500),  # a size that no submission has
+        (lora("NVIDIA H200-SXM 141GB HBM3e", "8", "1"), 6500, 8500),  # a chip that no row has, in an unknown spelling
+        (lora("AMD Instinct MI300X", "8", "1"), 6500, 9000),
+        (lora("NVIDIA GB200", "36", "9"), 4 * 1000, 4 * 1800),
+        (lora("NVIDIA B300", "8", "1", workload="MLPerf Training v5.1 a_new_benchmark"), 9000, 15000),
+        (lora("NVIDIA B200", "1024", "128", workload="MLPerf Training v5.0 llama31_405b"), 8000, 12000),
+    ],
+    ids=lambda each: " ".join(list(each.values())[:2]) if isinstance(each, dict) else "",
+)
+def test_nodes_of_unseen_sizes_and_chips_score(
+    row: dict[str, str], low_w: float, high_w: float, tmp_path: Path
+) -> None:
+    first, again = collected(tmp_path, row)[0], collected(tmp_path, row)[0]
+    assert first.status == "scored"
+    assert first.unit == "W/node"
+    assert first.predicted is not None
+    assert low_w < first.predicted < high_w
+    assert first == again
+
+
+def test_a_row_is_answered_in_its_own_unit(tmp_path: Path) -> None:
+    row = lora("NVIDIA B200", "8", "1", value="9629")
+    same = [row, row | {"unit": "kW/node", "value": "9.629"}, row | {"unit": "W/accelerator", "value": "1203.625"}]
+    run = {"kind": "energy of a run", "chip": "NVIDIA A100 80GB", "model": "Llama 2 70B", "value": "688.1"}
+    runs = [
+        run | {"metric": "energy at TDP", "unit": "MWh"},
+        run | {"metric": "accelerator-hours", "unit": "GPU-h", "value": "1720320"},
+    ]
+    unseen = {"model": "LLaMA-65B", "value": "1022362", "metric": "accelerator-hours", "unit": "GPU-h"}
+    watts, kilowatts, each, energy, hours, searched = collected(tmp_path, *same, *runs, run | unseen)
+    said = [found.predicted or 0.0 for found in (watts, kilowatts, each)]
+    assert said == pytest.approx([said[0], said[0] / 1000, said[0] / 8])
+    assert said[0] > 0
+    assert kilowatts.measured == pytest.approx(9.629)
+    assert signed_error(watts) == pytest.approx(signed_error(kilowatts)) == pytest.approx(signed_error(each))
+    # model cards multiply hours by 400 W
+    assert abs(signed_error(searched)) < 0.15
+    assert energy.predicted == pytest.approx((hours.predicted or 0.0) * 400e-6)
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ({"kind": "price", "metric": "on demand", "unit": "$/accelerator-hour"}, "rows of kind 'price'"),
+        ({"metric": "node power, maximum seen"}, "not predicted: node power, maximum seen, MLPerf Training"),
+        ({"kind": "energy of a run", "metric": "energy", "model": "GPT-9"}, "run of 'GPT-9' are not known"),
+        ({"chip": "abacus"}, "no chip 'abacus'"),
+        ({"value": "much"}, "value is not a number: 'much'"),
+        ({"value": "nan"}, "value is not a positive number"),
+        ({"n_accel": "1e300"}, "more than 1,000,000"),
+        ({"n_accel": "8.5"}, "n_accel is not a whole number"),
+        ({"nodes": "3"}, "8 chips don't divide into 3 nodes"),
+        ({"unit": "horsepower"}, "node power in 'horsepower', not in W/node"),
+        ({"workload": "MLPerf Training v5.0 gpt3"}, "does not fit into memory"),
+    ],
+)
+def test_what_is_not_predicted_says_why(cells: dict[str, str], reason: str, tmp_path: Path) -> None:
+    (found,) = collected(tmp_path, lora("NVIDIA H100", "8", "1") | cells)
+    assert found.status == "skipped"
+    assert reason in found.reason
+
+
+def test_a_window_of_set_up_is_told_by_its_95th_percentile(tmp_path: Path) -> None:
+    row = lora("NVIDIA H100", "8", "1", value="2700")
+    median, high = collected(tmp_path, row, row | {"metric": "node power, p95 over time", "value": "6800"})
+    assert "set-up" in median.reason
+    assert "node power, p95" in high.reason
 
 
 # the slowest rank

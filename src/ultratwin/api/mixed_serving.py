@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ultratwin.api.result import Result, required
-from ultratwin.api.serving import serving_question
-from ultratwin.catalogue import loader
+from ultratwin.api.serving import AUTO, check_choices, own_precision, serving_question
 from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.mix import PoolShare, join_entries, parse_pools
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving_formats import serving_formats
-from ultratwin.planning.checks import checked_count, checked_name
-from ultratwin.planning.checks import price_usd_per_chip_s as per_second
+from ultratwin.planning.checks import checked_count
+from ultratwin.planning.checks import prices_usd_per_chip_s as per_second
 from ultratwin.planning.mixed.plan import MixedPlanAnswer, MixedPlanQuestion, answer_mixed_plan, checked_pools
 from ultratwin.planning.mixed.search import MIXED_MODES
 from ultratwin.planning.mixed.serving import MixedServingAnswer, MixedServingQuestion, answer_mixed_serving
-from ultratwin.planning.run import OFFERS
-from ultratwin.planning.serving.deployment import OBJECTIVES, Deployment
+from ultratwin.planning.serving.deployment import Deployment
 from ultratwin.planning.serving.plan import PlanServingQuestion
 from ultratwin.planning.serving.ways import ATTENTION_EXPERTS, DISAGGREGATED, ROLES, ROUTED, TARGET_DRAFT
 from ultratwin.workload.model import Model
@@ -92,7 +90,7 @@ def serve_mixed(
     draft: Pools = "",
     pools: Pools = "",
     fabric: str | Sequence[str] = "",
-    precision: str = "bf16",
+    precision: str = AUTO,
     kv_cache_dtype: str = "auto",
     transfer_dtype: str = "",
     prices_per_chip_hour: Mapping[str, float] | None = None,
@@ -117,15 +115,17 @@ def serve_mixed(
              "draft": draft}  # fmt: skip
     mode, both = _mode(given, pools)
     _refuse_options(options)
-    formats = [_for_each(ROLES[mode], "precision", precision), _for_each(ROLES[mode], "kv_cache_dtype", kv_cache_dtype)]
-    for name, kv in zip(*formats, strict=True):
+    first, second = (own_precision(model, each) for each in _for_each(ROLES[mode], "precision", precision))
+    caches = _for_each(ROLES[mode], "kv_cache_dtype", kv_cache_dtype)
+    for name, kv in zip((first, second), caches, strict=True):
         serving_formats(name, "" if kv == "auto" else kv)
     if mode == TARGET_DRAFT and not options.get("speculative_tokens"):
         raise ScenarioError("nothing is drafted", where="--draft", hint="--speculative-tokens and --acceptance-rate")
     question = MixedServingQuestion(
-        serving=serving_question(model, "", **options, is_planned=True), mode=mode, pools=both, precisions=formats[0],
-        kv_cache_dtypes=formats[1], fabrics=fabric_names(fabric), transfer_dtype=transfer_dtype.lower(),
-        prices_usd_per_chip_s=_prices(prices_per_chip_hour),
+        serving=serving_question(model, "", **options, is_planned=True), mode=mode, pools=both,
+        precisions=(first, second),
+        kv_cache_dtypes=caches, fabrics=fabric_names(fabric), transfer_dtype=transfer_dtype.lower(),
+        prices_usd_per_chip_s=per_second(prices_per_chip_hour),
     )  # fmt: skip
     return MixedServeResult(answer=answer_mixed_serving(question))
 
@@ -207,13 +207,6 @@ def fabric_names(fabric: str | Sequence[str]) -> tuple[str, ...]:
     return words
 
 
-def _prices(given: Mapping[str, float] | None) -> dict[str, float]:
-    return {
-        loader.resolve("systems", checked_name("system", name)): per_second(price) or 0.0
-        for name, price in (given or {}).items()
-    }
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedPlanResult(Result):
     """What to deploy on systems that are joined; or, where `feasible` is false, what comes nearest."""
@@ -262,7 +255,7 @@ def plan_serve_mixed(
     *,
     fabric: str | Sequence[str] = "",
     objective: str = "cost",
-    precisions: Sequence[str] = ("bf16",),
+    precisions: Sequence[str] = (AUTO,),
     modes: Sequence[str] = MIXED_MODES,
     max_chips: int | None = None,
     offer: str = "",
@@ -283,24 +276,14 @@ def plan_serve_mixed(
     Returns: the result; what can't be met is a result too
     Raises: UltratwinError for bad input
     """
-    if objective not in OBJECTIVES:
-        raise unknown_name("objective", objective, OBJECTIVES, error=ScenarioError)
-    for mode in modes:
-        if mode not in MIXED_MODES:
-            raise unknown_name("mode", mode, MIXED_MODES, error=ScenarioError)
-    if offer and offer not in OFFERS:
-        raise unknown_name("offer", offer, OFFERS, error=ScenarioError)
-    if not precisions or not modes:
-        raise ScenarioError("no precision or no mode is named", hint="leave them out for the usual ones")
-    for each in precisions:
-        serving_formats(each)
+    check_choices(objective, precisions, modes, MIXED_MODES, offer)
     shares = parse_pools(pools, default_units=0) if isinstance(pools, str) else tuple(pools)
     shares = checked_pools(shares)
     question = PlanServingQuestion(
         serving=serving_question(model, "", **options, is_planned=True), systems=tuple(e.system.id for e in shares),
-        precisions=tuple(each.lower() for each in precisions), objective=objective,
+        precisions=tuple(dict.fromkeys(own_precision(model, each) for each in precisions)), objective=objective,
         max_chips=checked_count("max_chips", max_chips), offer=offer,
-        prices_usd_per_chip_s=_prices(prices_per_chip_hour), verify=False,
+        prices_usd_per_chip_s=per_second(prices_per_chip_hour), verify=False,
     )  # fmt: skip
     return MixedPlanResult(
         answer=answer_mixed_plan(

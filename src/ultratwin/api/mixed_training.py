@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultratwin.api.result import Result, required
+from ultratwin.api.result import RunResult, required
 from ultratwin.api.training import training_question
-from ultratwin.catalogue import loader
 from ultratwin.hardware.mix import PoolShare
 from ultratwin.mapping.plan import Rejected
-from ultratwin.planning.checks import checked_count, checked_name
-from ultratwin.planning.checks import price_usd_per_chip_s as per_second
+from ultratwin.planning.checks import checked_count, prices_usd_per_chip_s
 from ultratwin.planning.mixed.training import MixedAnswer, MixedQuestion, answer_mixed_training
 from ultratwin.planning.mixed.training_goodput import Goodput
 from ultratwin.planning.mixed.training_search import MixedCandidate
-from ultratwin.planning.run import SECONDS_PER_DAY, Run
-from ultratwin.planning.uncertainty import Range
+from ultratwin.planning.run import Run
 from ultratwin.report.tables import Block
 from ultratwin.workload.model import Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixedTrainResult(Result):
+class MixedTrainResult(RunResult):
     """What a training run on pools of several kinds takes; or, where `feasible` is false, why it can't run."""
 
     question: MixedQuestion
@@ -67,31 +64,9 @@ class MixedTrainResult(Result):
         return required(self.answer.run, f"nothing can run: {self.answer.rejected}").run
 
     @property
-    def step_time_s(self) -> Range:
-        """Seconds of one optimizer step."""
-        return self.run.step_s
-
-    @property
-    def days(self) -> Range:
-        """Days of the whole run, without failures."""
-        whole = self.run.duration_s
-        low, expected, high = (each / SECONDS_PER_DAY for each in (whole.low, whole.expected, whole.high))
-        return Range(low=low, expected=expected, high=high)
-
-    @property
     def goodput(self) -> Goodput | None:
         """What failures leave."""
         return self.answer.goodput
-
-    @property
-    def energy_j(self) -> Range:
-        """Joules of the whole run: chips, hosts, network, PUE."""
-        return self.run.energy_j
-
-    @property
-    def cost_usd(self) -> Mapping[str, Range]:
-        """Dollars of the whole run by offer; empty where a pool has no price."""
-        return self.run.cost_usd
 
     def blocks(self) -> list[Block]:
         """The answer as blocks of a table."""
@@ -135,16 +110,12 @@ def train_on_mix(
     Returns: the result; a job that can't run is a result too
     Raises: UltratwinError for bad input
     """
-    own = prices_per_chip_hour or {}
     question = MixedQuestion(
         training=training_question(model, "", None, options),
         pools=pools if isinstance(pools, str) else tuple(pools),
         fabric=fabric,
         layers=tuple(checked_count("layers", each, lowest=0) or 0 for each in layers),
-        prices_usd_per_chip_s={
-            loader.resolve("systems", checked_name("system", name)): per_second(price) or 0.0
-            for name, price in own.items()
-        },
+        prices_usd_per_chip_s=prices_usd_per_chip_s(prices_per_chip_hour),
     )
     return MixedTrainResult(question=question, answer=answer_mixed_training(question))
 

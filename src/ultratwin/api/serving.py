@@ -14,9 +14,8 @@ from ultratwin.hardware.system import System
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.mapping.serving_formats import serving_formats
-from ultratwin.planning.checks import checked_count, checked_name
+from ultratwin.planning.checks import checked_count, checked_name, checked_offer, checked_systems, prices_usd_per_chip_s
 from ultratwin.planning.checks import price_usd_per_chip_s as per_second
-from ultratwin.planning.run import OFFERS
 from ultratwin.planning.serving.answer import ServingAnswer, answer_serving
 from ultratwin.planning.serving.mix import Speculation
 from ultratwin.planning.serving.question import (
@@ -33,6 +32,7 @@ from ultratwin.planning.uncertainty import Range
 from ultratwin.report.serving_trees import ServingExplanation, serving_explanation
 from ultratwin.report.tables import Block
 from ultratwin.simulation.serving.routing import RULES
+from ultratwin.workload.load import load_model
 from ultratwin.workload.model import Model
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from ultratwin.planning.serving.plan import PlanServingAnswer
 
 _MOST_TOKENS: Final = 2**30
+AUTO: Final = "auto"
+"""The format that a checkpoint is stored in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ def serving_question(
     data_parallel_size: int | None = None,
     expert_parallel_size: int | None = None,
     enable_expert_parallel: bool = False,
-    precision: str = "bf16",
+    precision: str = AUTO,
     kv_cache_dtype: str = "auto",
     engine: str | None = None,
     isl: float = DEFAULT_PROMPT,
@@ -184,7 +186,8 @@ def serving_question(
     Args:
         *_parallel_size: of a replica; data: attention groups that share the experts; the rest is chosen
         enable_expert_parallel: experts lie whole on all ranks of a replica, as vLLM's flag
-        precision, kv_cache_dtype: number formats; engine: vllm, sglang, tensorrt-llm, nxd-inference
+        precision, kv_cache_dtype: number formats, "auto" that of the checkpoint
+        engine: vllm, sglang, tensorrt-llm, atom, nxd-inference
         isl, osl: tokens of a prompt and of an answer; range_ratio: lengths lie evenly within that share of them
         prefix_len: tokens that all prompts begin with, beside isl
         trace, trace_format: a file of requests instead
@@ -211,7 +214,7 @@ def serving_question(
         raise ScenarioError(f"request_rate is {request_rate:g} requests/s", allowed="above 0, or inf")
     if fidelity and fidelity not in FIDELITIES:
         raise unknown_name("fidelity", fidelity, FIDELITIES, error=ScenarioError)
-    serving_formats(precision)
+    precision = own_precision(model, precision)
     if routing and routing not in RULES:
         raise unknown_name("routing", routing, RULES, error=ScenarioError)
     sizes = {
@@ -246,6 +249,17 @@ def serving_question(
         region=loader.resolve("regions", region), price_usd_per_chip_s=per_second(price_per_chip_hour),
         seed=checked_count("seed", seed, lowest=0) or 0,
     )  # fmt: skip
+
+
+def own_precision(model: str | Path | Model, precision: str) -> str:
+    """A number format by name; "auto" is the format of the checkpoint.
+
+    Raises: ScenarioError for an unknown format, ModelError for an unknown model
+    """
+    if precision.lower() != AUTO:
+        return serving_formats(precision).name
+    known = model if isinstance(model, Model) else load_model(model)
+    return known.stored_format or "bf16"
 
 
 def _check_between(name: str, value: float, low: float, high: float) -> None:
@@ -310,7 +324,7 @@ def plan_serve(
     systems: Sequence[str | System],
     *,
     objective: str = "cost",
-    precisions: Sequence[str] = ("bf16",),
+    precisions: Sequence[str] = (AUTO,),
     modes: Sequence[str] = ("aggregated", "disaggregated"),
     max_chips: int | None = None,
     offer: str = "",
@@ -334,30 +348,16 @@ def plan_serve(
     Returns: the result; what can't be met is a result too
     Raises: UltratwinError for bad input
     """
-    from ultratwin.planning.serving.deployment import OBJECTIVES
     from ultratwin.planning.serving.plan import PlanServingQuestion, answer_plan_serving
     from ultratwin.planning.serving.ways import MODES
 
-    if objective not in OBJECTIVES:
-        raise unknown_name("objective", objective, OBJECTIVES, error=ScenarioError)
-    for mode in modes:
-        if mode not in MODES:
-            raise unknown_name("mode", mode, MODES, error=ScenarioError)
-    if offer and offer not in OFFERS:
-        raise unknown_name("offer", offer, OFFERS, error=ScenarioError)
-    named = _system_names(systems)
-    prices = {
-        loader.resolve("systems", checked_name("system", name)): per_second(price) or 0.0
-        for name, price in (prices_per_chip_hour or {}).items()
-    }
-    for each in precisions:
-        serving_formats(each)
-    if not precisions or not modes:
-        raise ScenarioError("no precision or no mode is named", hint="leave them out for the usual ones")
+    check_choices(objective, precisions, modes, MODES, offer)
+    named = checked_systems(systems)
+    prices = prices_usd_per_chip_s(prices_per_chip_hour)
     question = PlanServingQuestion(
         serving=serving_question(model, "", **options, is_planned=True),
         systems=named,
-        precisions=tuple(each.lower() for each in precisions),
+        precisions=tuple(dict.fromkeys(own_precision(model, each) for each in precisions)),
         objective=objective,
         modes=tuple(modes),
         max_chips=checked_count("max_chips", max_chips),
@@ -369,17 +369,20 @@ def plan_serve(
     return PlanServeResult(answer=answer_plan_serving(question, progress))
 
 
-def _system_names(systems: Sequence[str | System]) -> tuple[str | System, ...]:
-    """The systems asked for, each once.
+def check_choices(
+    objective: str, precisions: Sequence[str], modes: Sequence[str], known_modes: Sequence[str], offer: str
+) -> None:
+    """Checks what `plan_serve` and `plan_serve_mixed` choose among.
 
-    Raises: ScenarioError if there are none, CatalogueError for an unknown name
+    Raises: ScenarioError for an unknown word, or where nothing is left to choose from
     """
-    if list(systems) == ["all"]:
-        return tuple(loader.ids("systems"))
-    named = [
-        each if isinstance(each, System) else loader.resolve("systems", checked_name("system", each))
-        for each in systems
-    ]
-    if not named:
-        raise ScenarioError("no system is named", where="systems", hint="`ultratwin catalogue systems` lists all")
-    return tuple({each if isinstance(each, str) else each.id: each for each in named}.values())
+    from ultratwin.planning.serving.deployment import OBJECTIVES
+
+    if objective not in OBJECTIVES:
+        raise unknown_name("objective", objective, OBJECTIVES, error=ScenarioError)
+    for mode in modes:
+        if mode not in known_modes:
+            raise unknown_name("mode", mode, known_modes, error=ScenarioError)
+    checked_offer(offer)
+    if not precisions or not modes:
+        raise ScenarioError("no precision or no mode is named", hint="leave them out for the usual ones")

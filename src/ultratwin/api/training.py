@@ -8,18 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ultratwin.api.result import Result, required
-from ultratwin.catalogue import loader
+from ultratwin.api.result import Result, RunResult, required
 from ultratwin.catalogue.assumptions import assuming
 from ultratwin.errors import ScenarioError, unknown_name
 from ultratwin.hardware.system import System, load_system
 from ultratwin.mapping.memory import Memory
 from ultratwin.mapping.plan import Plan, Rejected
 from ultratwin.mapping.recipe import recipe
-from ultratwin.planning.checks import checked_amount, checked_count, checked_name, checked_objective, layout_indices
+from ultratwin.planning.checks import (
+    checked_amount,
+    checked_count,
+    checked_name,
+    checked_objective,
+    checked_offer,
+    checked_systems,
+    layout_indices,
+    prices_usd_per_chip_s,
+)
 from ultratwin.planning.checks import price_usd_per_chip_s as per_second
 from ultratwin.planning.plan_training import ChipRange, Choice, Option, PlanAnswer, PlanQuestion, answer_plan
-from ultratwin.planning.run import OFFERS, SECONDS_PER_DAY, Run
+from ultratwin.planning.run import Run
 from ultratwin.planning.search import Found
 from ultratwin.planning.sensitivity import Tornado, sensitivity
 from ultratwin.planning.training import TrainingAnswer, TrainingQuestion, answer_training
@@ -35,7 +43,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult(Result):
+class TrainResult(RunResult):
     """What a training run takes; or, where `feasible` is false, why it can't run.
 
     Ranges have `.low`, `.expected`, `.high`. Figures of a run raise ScenarioError where there is none: ask `feasible`.
@@ -82,21 +90,6 @@ class TrainResult(Result):
         return self.answer.found
 
     @property
-    def step_time_s(self) -> Range:
-        """Seconds of one optimizer step."""
-        return self.run.step_s
-
-    @property
-    def days(self) -> Range:
-        """Days of the whole run, without failures."""
-        whole = self.run.duration_s
-        return Range(
-            low=whole.low / SECONDS_PER_DAY,
-            expected=whole.expected / SECONDS_PER_DAY,
-            high=whole.high / SECONDS_PER_DAY,
-        )
-
-    @property
     def mfu(self) -> Range:
         """Model FLOP utilisation against the chips' dense peak, 0 to 1."""
         return self.run.mfu
@@ -112,11 +105,6 @@ class TrainResult(Result):
         return self.run.chip_hours
 
     @property
-    def energy_j(self) -> Range:
-        """Joules of the whole run: chips, hosts, network, PUE."""
-        return self.run.energy_j
-
-    @property
     def power_w(self) -> Range:
         """Mean watts, before PUE."""
         return self.run.power_w
@@ -125,11 +113,6 @@ class TrainResult(Result):
     def carbon_kg(self) -> Range:
         """Kilograms of CO2 of the whole run."""
         return self.run.carbon_kg
-
-    @property
-    def cost_usd(self) -> Mapping[str, Range]:
-        """Dollars of the whole run by offer; empty where no price is public and none was given."""
-        return self.run.cost_usd
 
     def explain(self) -> Explanation:
         """Where the time and the memory go, and every figure used, with its source; `str()` of it is text."""
@@ -265,10 +248,9 @@ def plan_train(
         checked_objective(name)
     if not 1 <= len(objectives) <= 2 or len(set(objectives)) < len(objectives):
         raise ScenarioError(f"objectives are {', '.join(objectives) or 'none'}", allowed="one, or two different ones")
-    if offer and offer not in OFFERS:
-        raise unknown_name("offer", offer, OFFERS, error=ScenarioError)
-    named = _system_names(systems)
-    prices = {_system_name(name): per_second(price) or 0.0 for name, price in (prices_per_chip_hour or {}).items()}
+    checked_offer(offer)
+    named = checked_systems(systems)
+    prices = prices_usd_per_chip_s(prices_per_chip_hour)
     sizes = chips if isinstance(chips, range) else [checked_count("chips", each) or 0 for each in chips]
     question = PlanQuestion(
         training=training_question(model, "", None, {**options, "tokens": tokens}),
@@ -283,23 +265,6 @@ def plan_train(
         workers=checked_count("workers", workers, lowest=0) or 0,
     )
     return PlanResult(answer=answer_plan(question, progress))
-
-
-def _system_names(systems: Sequence[str | System]) -> tuple[str | System, ...]:
-    """The systems asked for, each once.
-
-    Raises: ScenarioError if there are none, CatalogueError for an unknown name
-    """
-    if list(systems) == ["all"]:
-        return tuple(loader.ids("systems"))
-    named = [each if isinstance(each, System) else _system_name(each) for each in systems]
-    if not named:
-        raise ScenarioError("no system is named", where="systems", hint="`ultratwin catalogue systems` lists all")
-    return tuple({each if isinstance(each, str) else each.id: each for each in named}.values())
-
-
-def _system_name(name: str) -> str:
-    return loader.resolve("systems", checked_name("system", name))
 
 
 def train(

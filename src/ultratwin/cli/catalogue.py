@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
-from cyclopts import Parameter
+from ultratwin.cli.parameters import Flag
+from ultratwin.cli.printing import print_blocks, print_json
 
 
-def catalogue(
-    kind: str | None = None, name: str | None = None, /, *, json: Annotated[bool, Parameter(negative=())] = False
-) -> int:
+def catalogue(kind: str | None = None, name: str | None = None, /, *, json: Flag = False) -> int:
     """Lists chips, links, systems, models, prices, regions, profiles, engines, ...; or shows one with all its figures.
 
     Parameters
@@ -26,16 +22,11 @@ def catalogue(
 
     chosen = None if kind is None else report.checked_kind(kind)
     if json:
-        from ultratwin.report.json import dumped
-
-        sys.stdout.write(dumped(report.catalogue_json(chosen, name)) + "\n")
-        return 0
-    from ultratwin.report.tables import show
-
-    if chosen is None:
-        show(report.kinds_blocks())
+        print_json(report.catalogue_json(chosen, name))
+    elif chosen is None:
+        print_blocks(report.kinds_blocks())
     elif name is None:
-        show(report.listing_blocks(chosen))
+        print_blocks(report.listing_blocks(chosen))
     else:
-        show(report.entry_blocks(chosen, name))
+        print_blocks(report.entry_blocks(chosen, name))
     return 0

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
-from cyclopts import Parameter
+from ultratwin.cli.parameters import Flag
+from ultratwin.cli.printing import print_result
 
 
 def claims(
     *names: str,
-    explain: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    explain: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Puts published claims on trial: what they may mean, what the twin computes, the verdict, what would decide it.
 
@@ -26,13 +24,4 @@ def claims(
     """
     import ultratwin
 
-    found = ultratwin.claims(*names)
-    if json:
-        sys.stdout.write(found.to_json() + "\n")
-        return 0
-    from ultratwin.report.tables import show
-
-    show(found.blocks())
-    if explain:
-        sys.stdout.write(f"\n{found.explain()}\n")
-    return 0
+    return print_result(ultratwin.claims(*names), json=json, explain=explain)

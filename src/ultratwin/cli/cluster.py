@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from ultratwin.cli.parameters import Count
+from ultratwin.cli.parameters import Count, Flag
+from ultratwin.cli.printing import print_blocks, print_json
 from ultratwin.errors import ScenarioError
 
 
 def cluster(
     system: str, /, *, chips: Count | None = None, path: str = "",
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> int:  # fmt: skip
     """What a cluster is: domains, switches, links, bisection, what a lost part takes away, failures, power, price.
 
@@ -34,13 +30,9 @@ def cluster(
 
     found = describe_cluster(checked_name("system", system), chips, _ends(path) if path else None)
     if json:
-        from ultratwin.report.json import dumped
-
-        sys.stdout.write(dumped(report.cluster_json(found)) + "\n")
+        print_json(report.cluster_json(found))
     else:
-        from ultratwin.report.tables import show
-
-        show(report.cluster_blocks(found))
+        print_blocks(report.cluster_blocks(found))
     return 0
 
 

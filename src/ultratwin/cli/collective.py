@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from ultratwin.cli.parameters import Count, Names
+from ultratwin.cli.parameters import Count, Flag, Names
+from ultratwin.cli.printing import print_blocks, print_json
 from ultratwin.cli.training_options import OUTPUT
 from ultratwin.errors import ScenarioError, UnitError
 from ultratwin.units import parse
@@ -62,7 +62,7 @@ class Network:
 class Output:
     """What is printed."""
 
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON instead of the table."
 
 
@@ -117,13 +117,9 @@ def collective(
         )
     )
     if output is not None and output.json:
-        from ultratwin.report.json import dumped
-
-        sys.stdout.write(dumped(report.collective_json(answer)) + "\n")
+        print_json(report.collective_json(answer))
     else:
-        from ultratwin.report.tables import show
-
-        show(report.collective_blocks(answer))
+        print_blocks(report.collective_blocks(answer))
     return 0
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
-from ultratwin.errors import ScenarioError, UltratwinError, unknown_name
+from ultratwin.cli.parameters import Flag
+from ultratwin.cli.printing import print_blocks, print_json
+from ultratwin.errors import ScenarioError, UltratwinError
 
 if TYPE_CHECKING:
     from ultratwin.planning.comparison import Scenario
@@ -20,7 +19,7 @@ def compare(
     *files: Path,
     objective: str | None = None,
     offer: str | None = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> int:
     """Scenarios side by side: where the seconds, joules and dollars differ, who wins, and what would turn it.
 
@@ -35,14 +34,13 @@ def compare(
     json
         Print JSON instead of the tables.
     """
-    from ultratwin.planning.checks import checked_objective
+    from ultratwin.planning.checks import checked_objective, checked_offer
     from ultratwin.planning.comparison import compared
-    from ultratwin.planning.run import OFFERS
+    from ultratwin.report import comparison as report
 
     if objective is not None:
         checked_objective(objective)
-    if offer is not None and offer not in OFFERS:
-        raise unknown_name("offer", offer, OFFERS, error=ScenarioError)
+    checked_offer(offer or "")
     if len(files) < 2:
         raise ScenarioError(
             f"{len(files)} scenario file{'s' if len(files) != 1 else ''}", where="ultratwin compare",
@@ -52,15 +50,9 @@ def compare(
     wanted = {each.question.objective for each in scenarios}
     comparison = compared(scenarios, objective or (wanted.pop() if len(wanted) == 1 else "time"), offer or "")
     if json:
-        from ultratwin.report.comparison import comparison_json
-        from ultratwin.report.json import dumped
-
-        sys.stdout.write(dumped(comparison_json(comparison)) + "\n")
+        print_json(report.comparison_json(comparison))
     else:
-        from ultratwin.report.comparison import comparison_blocks
-        from ultratwin.report.tables import show
-
-        show(comparison_blocks(comparison))
+        print_blocks(report.comparison_blocks(comparison))
     return 0 if any(each.answer.run for each in scenarios) else 1
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from ultratwin.cli.parameters import Count, Money, Quantity
+from ultratwin.cli.parameters import Count, Flag, Money, Quantity
+from ultratwin.cli.printing import print_result
 from ultratwin.cli.training_options import OUTPUT, chosen_options
 
 _VIDEO = Group("Video (what is left out is as the model was trained)", sort_key=1)
@@ -68,9 +67,9 @@ class Output:
     "Your own price in USD."
     seed: Count = 0
     "Of the samples that ranges are drawn from."
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON instead of tables."
-    explain: Annotated[bool, Parameter(negative=())] = False
+    explain: Flag = False
     "Print every figure used, with its source."
 
 
@@ -99,12 +98,4 @@ def diffuse(
         model, system, **chosen_options(video or Video(), spread or Spread()), region=shown.region,
         price_per_chip_hour=shown.price_per_chip_hour, seed=shown.seed,
     )  # fmt: skip
-    if shown.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-        if shown.explain:
-            sys.stdout.write(f"\n{result.explain()}\n")
-    return 0 if result.feasible else 1
+    return print_result(result, json=shown.json, explain=shown.explain)

@@ -50,7 +50,12 @@ def _duration(type_: Any, tokens: Sequence[Token]) -> float:
 
 def _names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     """a,b,c; an option that is given several times adds up."""
-    return tuple(name.strip() for token in tokens for name in token.value.split(",") if name.strip())
+    return tuple(name for token in tokens for name in names_of(token.value))
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """a, b,c as three names."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _chips(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...] | range:
@@ -80,6 +85,8 @@ def _prices(type_: Any, tokens: Sequence[Token]) -> tuple[tuple[str, float], ...
     return tuple(found)
 
 
+Flag = Annotated[bool, Parameter(negative=())]
+"""An option that is given or not, without a --no- form."""
 Count = Annotated[int, Parameter(converter=_count, allow_leading_hyphen=True)]
 Quantity = Annotated[float, Parameter(converter=_number, allow_leading_hyphen=True)]
 Money = Annotated[float, Parameter(converter=_money, allow_leading_hyphen=True)]

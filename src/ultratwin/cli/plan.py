@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from cyclopts import App, Group, Parameter
 
 from ultratwin.cli import plan_serve
-from ultratwin.cli.parameters import Chips, Duration, Money, Names, Prices
+from ultratwin.cli.parameters import Chips, Duration, Flag, Money, Names, Prices, names_of
+from ultratwin.cli.printing import print_result
 from ultratwin.cli.training_options import OUTPUT, Layout, Site, Training, chosen_options
 
 plan = App(
@@ -46,7 +46,7 @@ class PlanOutput:
     "Seed of the samples that ranges are drawn from."
     workers: int = 0
     "Processes [default: one per core]."
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON instead of the tables."
     launch: str = ""
     "Also write the best plan as files of a framework: megatron, neuronx-distributed, maxtext or torchtitan."
@@ -83,7 +83,7 @@ def train(
 
     shown, asked = output or PlanOutput(), limits or Limits()
     options: dict[str, Any] = chosen_options(training or Training(), layout or Layout(), site or Site())
-    precisions = tuple(each.strip() for each in str(options.pop("precision")).split(",") if each.strip())
+    precisions = names_of(options.pop("precision"))
     with progress_line("sizes searched") as progress:
         result = ultratwin.plan_train(
             model, systems, chips=chips, objectives=asked.objective, deadline_s=asked.deadline, budget_usd=asked.budget,
@@ -95,13 +95,7 @@ def train(
 
         best = result.best_result()
         write_launch_files(shown.launch, best.answer, best.question, shown.launch_dir)
-    if shown.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-    return 0 if result.feasible else 1
+    return print_result(result, json=shown.json)
 
 
 plan.command(plan_serve.serve)

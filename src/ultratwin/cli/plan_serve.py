@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from cyclopts import Group, Parameter
 
-from ultratwin.cli.parameters import Count, Names, Prices
+from ultratwin.cli.parameters import Count, Flag, Names, Prices, names_of
+from ultratwin.cli.printing import print_result
 from ultratwin.cli.serving_options import OUTPUT, Arrivals, Engine, Joined, Lengths, Objectives, Replica
 from ultratwin.cli.training_options import chosen_options
 from ultratwin.errors import ScenarioError
@@ -47,7 +47,7 @@ class PlanServeOutput:
     "Seed of all chance."
     workers: Count = 0
     "Processes [default: one per core]."
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON instead of the tables."
     launch: str = ""
     "Also write the best as files of a tool: vllm, sglang, trtllm, nxd-inference, k8s or sagemaker."
@@ -89,7 +89,7 @@ def serve(
         lengths or Lengths(), arrivals or Arrivals(), objectives or Objectives(), replica or Replica(),
         engine or Engine(),
     )  # fmt: skip
-    precisions = tuple(each.strip() for each in str(options.pop("precision")).split(",") if each.strip())
+    precisions = names_of(options.pop("precision"))
     join = joined or Joined()
     if pools or join != Joined():
         if systems:
@@ -107,13 +107,7 @@ def serve(
         from ultratwin.report.launch.serving import write_deployment_files
 
         write_deployment_files(shown.launch, result.answer, shown.launch_dir)
-    if shown.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-    return 0 if result.feasible else 1
+    return print_result(result, json=shown.json)
 
 
 def _mixed(
@@ -131,10 +125,4 @@ def _mixed(
         model, pools, objective=asked.objective, max_chips=asked.max_chips, offer=asked.offer,
         prices_per_chip_hour=dict(asked.price), seed=shown.seed, **chosen_options(join), **more, **options,
     )  # fmt: skip
-    if shown.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-    return 0 if result.feasible else 1
+    return print_result(result, json=shown.json)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter, Token
 
-from ultratwin.cli.parameters import Count, Duration
+from ultratwin.cli.parameters import Count, Duration, Flag
+from ultratwin.cli.printing import print_result
 from ultratwin.cli.training_options import OUTPUT, Layout, Site, Training, chosen_options
 from ultratwin.errors import UnitError
 from ultratwin.units import parse
@@ -42,7 +42,7 @@ class Window:
     "How long, such as 600s or 1h."
     resolution: Duration = 1.0
     "Length of a bin, such as 1s or 10ms."
-    from_start: Annotated[bool, Parameter(negative=())] = False
+    from_start: Flag = False
     "Begin with the job's start, not amid training."
     checkpoint: str = "auto"
     "Work between saves, such as 30min; auto is the best, none saves nothing."
@@ -76,7 +76,7 @@ class Output:
     "Seed of the failures."
     series: Path | None = None
     "Also write the window second by second: power.csv, or power.json for ui.perfetto.dev."
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON, with the series, instead of the tables."
 
 
@@ -114,13 +114,7 @@ def power(
         from ultratwin.report.power import write_series
 
         write_series(result.answer, chosen.series)
-    if chosen.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-    return 0 if result.feasible else 1
+    return print_result(result, json=chosen.json)
 
 
 def _asked(window: Window, evening: Evening) -> dict[str, Any]:

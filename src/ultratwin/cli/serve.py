@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from cyclopts import Parameter
 
-from ultratwin.cli.parameters import Count
+from ultratwin.cli.parameters import Count, Flag
+from ultratwin.cli.printing import print_result
 from ultratwin.cli.serving_options import (
     OUTPUT,
     SERVICE,
@@ -45,9 +45,9 @@ class Output:
     "analytic (closed form) or event (every request simulated) [default: event where single requests are asked about]."
     seed: Count = 0
     "Seed of all chance: lengths, arrivals, samples of the ranges."
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON instead of the table."
-    explain: Annotated[bool, Parameter(negative=())] = False
+    explain: Flag = False
     "Print the trees too: each cause, what bounds it, every figure with its source."
     launch: str = ""
     "Also write the service as files of a tool: vllm, sglang, trtllm, nxd-inference, k8s or sagemaker."
@@ -96,15 +96,7 @@ def serve(
         from ultratwin.report.launch.serving import write_serving_files
 
         write_serving_files(shown.launch, result.question, result.answer, shown.launch_dir)
-    if shown.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-        if shown.explain:
-            sys.stdout.write(f"\n{result.explain()}\n")
-    return 0 if result.feasible else 1
+    return print_result(result, json=shown.json, explain=shown.explain)
 
 
 def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Output, options: dict[str, Any]) -> int:
@@ -122,12 +114,4 @@ def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Outpu
     result = ultratwin.serve_mixed(
         model, **named, **options, fidelity=shown.fidelity, seed=shown.seed, prices_per_chip_hour=prices
     )
-    if shown.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-        if shown.explain:
-            sys.stdout.write(f"\n{result.explain()}\n")
-    return 0 if result.feasible else 1
+    return print_result(result, json=shown.json, explain=shown.explain)

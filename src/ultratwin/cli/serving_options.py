@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from ultratwin.cli.parameters import Count, Money, Prices, Quantity
+from ultratwin.cli.parameters import Count, Flag, Money, Prices, Quantity
 
 _LOAD = Group("Load", sort_key=1)
 _REPLICA = Group("Replica (what is left out is chosen)", sort_key=2)
@@ -67,7 +67,7 @@ class Replica:
     "Attention groups that share the experts (vLLM's DP with experts, SGLang's DP attention)."
     expert_parallel_size: Count | None = None
     "Ways that the experts are spread; the rest of the ranks split each expert."
-    enable_expert_parallel: Annotated[bool, Parameter(negative=())] = False
+    enable_expert_parallel: Flag = False
     "Experts lie whole on all ranks of a replica."
 
 
@@ -78,8 +78,8 @@ class Engine:
 
     engine: str | None = None
     "vllm, sglang, tensorrt-llm, atom or nxd-inference [default: the chip family's usual one]."
-    precision: str = "bf16"
-    "bf16, fp16, fp8, fp8-block, mxfp8, mxfp4, nvfp4, int8, int8-weight-only, int4-weight-only, fp8-weight-only."
+    precision: str = "auto"
+    "auto (the checkpoint's own), bf16, fp16, fp8, fp8-block, mxfp8, mxfp4, nvfp4, int8, int4-weight-only, ..."
     kv_cache_dtype: str = "auto"
     "Format of keys and values: auto, bf16 or fp8."
     max_num_seqs: Count | None = None
@@ -92,7 +92,7 @@ class Engine:
     "Longest prompt and answer together."
     memory_utilization: float | None = None
     "Share of a chip's memory that the engine takes."
-    enable_prefix_caching: Annotated[bool, Parameter(negative=())] = False
+    enable_prefix_caching: Flag = False
     "Beginnings that prompts share are computed once."
     speculative_tokens: Count = 0
     "Tokens drafted in each step by a head of one layer (MTP, EAGLE)."

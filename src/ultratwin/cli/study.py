@@ -6,11 +6,12 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from ultratwin.cli.parameters import Count
+from ultratwin.cli.parameters import Count, Flag
+from ultratwin.cli.printing import print_blocks, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ study = App(name="study", help="Many scenarios of one file: every finished one i
 
 _INTERRUPTED: Final = 130
 _EVERY_S: Final = 5.0
-_Json = Annotated[bool, Parameter(negative=())]
 
 
 @study.command
@@ -33,7 +33,7 @@ def run(
     executor: str = "local",
     workers: Count | None = None,
     address: str = "",
-    retry_failed: Annotated[bool, Parameter(negative=())] = False,
+    retry_failed: Flag = False,
 ) -> int:
     """Answers the scenarios of a study that are not answered yet.
 
@@ -78,7 +78,7 @@ def run(
 
 
 @study.command
-def show(name: str, /, *, store: Path | None = None, limit: Count = 40, json: _Json = False) -> int:
+def show(name: str, /, *, store: Path | None = None, limit: Count = 40, json: Flag = False) -> int:
     """The best scenarios of a study, and all of them.
 
     Parameters
@@ -97,14 +97,15 @@ def show(name: str, /, *, store: Path | None = None, limit: Count = 40, json: _J
 
     with open_store(_path(name, store)) as kept:
         if json:
-            return _print_json(study_json(kept))
+            print_json(study_json(kept))
+            return 0
         blocks = study_blocks(kept, limit=max(limit, 0))
-    _show(blocks)
+    print_blocks(blocks)
     return 0
 
 
 @study.command
-def query(name: str, sql: str, /, *, store: Path | None = None, json: _Json = False) -> int:
+def query(name: str, sql: str, /, *, store: Path | None = None, json: Flag = False) -> int:
     """Answers an SQL query; it can read only.
 
     Parameters
@@ -124,8 +125,9 @@ def query(name: str, sql: str, /, *, store: Path | None = None, json: _Json = Fa
     with open_store(_path(name, store)) as kept:
         columns, rows = kept.asked(sql)
     if json:
-        return _print_json([dict(zip(columns, map(_jsonable, row), strict=True)) for row in rows])
-    _show(answer_blocks(columns, rows))
+        print_json([dict(zip(columns, map(_jsonable, row), strict=True)) for row in rows])
+    else:
+        print_blocks(answer_blocks(columns, rows))
     return 0
 
 
@@ -159,19 +161,6 @@ def _path(name: str, store: Path | None) -> Path:
 
         return Path(name).with_name(f"{read_study(name).name}.duckdb")
     return Path(name if name.endswith(".duckdb") else f"{name}.duckdb")
-
-
-def _show(blocks: list[Any]) -> None:
-    from ultratwin.report.tables import show as shown
-
-    shown(blocks)
-
-
-def _print_json(value: Any) -> int:
-    from ultratwin.report.json import dumped
-
-    sys.stdout.write(dumped(value) + "\n")
-    return 0
 
 
 def _jsonable(value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from ultratwin.cli.parameters import Count
+from ultratwin.cli.parameters import Count, Flag
+from ultratwin.cli.printing import print_result
 from ultratwin.cli.training_options import OUTPUT, Layout, Pools, Site, Training, chosen_options
 from ultratwin.errors import ScenarioError
 from ultratwin.units import parse
@@ -22,7 +23,7 @@ _FAILURES = Group("Failures", sort_key=3)
 class Failures:
     """What breaks on the way; any of these options asks for the whole run with failures."""
 
-    until_done: Annotated[bool, Parameter(negative=())] = False
+    until_done: Flag = False
     "The whole run with failures, restarts and checkpoints: finish date, goodput, losses."
     failures: str | None = None
     "default (rates of the chip's fleet), none, or a TOML file of rates and times."
@@ -32,7 +33,7 @@ class Failures:
     "Nodes that stand by, of those in use, such as 2%; auto is the best."
     recovery: str = "automatic"
     "How fast the job comes back: automatic, hot or manual."
-    elastic: Annotated[bool, Parameter(negative=())] = False
+    elastic: Flag = False
     "Go on with fewer replicas while nodes are missing."
 
     @property
@@ -50,9 +51,9 @@ class Output:
     "What the searched layout makes least: time (and cost), or energy (and carbon)."
     seed: Count = 0
     "Seed of the samples that ranges are drawn from."
-    json: Annotated[bool, Parameter(negative=())] = False
+    json: Flag = False
     "Print JSON instead of the table."
-    explain: Annotated[bool, Parameter(negative=())] = False
+    explain: Flag = False
     "Print what the answer depends on, and the tree: each cause, what bounds it, every figure with its source."
     launch: str = ""
     "Also write the layout as files of a framework: megatron, neuronx-distributed, maxtext or torchtitan."
@@ -156,15 +157,7 @@ def _on_pools(model: str, pools: Pools, output: Output, options: dict[str, Any])
         model, pools.pools, fabric=pools.fabric, layers=layers, prices_per_chip_hour=dict(pools.price),
         objective=output.objective, seed=output.seed, **options,
     )  # fmt: skip
-    if output.json:
-        sys.stdout.write(result.to_json() + "\n")
-    else:
-        from ultratwin.report.tables import show
-
-        show(result.blocks())
-        if output.explain:
-            sys.stdout.write(f"\n{result.explain()}\n")
-    return 0 if result.feasible else 1
+    return print_result(result, json=output.json, explain=output.explain)
 
 
 def _reliability(failures: Failures) -> dict[str, Any]:

@@ -6,16 +6,15 @@ import json as jsonlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
+from ultratwin.cli.parameters import Flag
 
 
 def validate(
     *,
     truth: Path | None = None,
     replay: Path | None = None,
-    json: Annotated[bool, Parameter(negative=())] = False,
+    json: Flag = False,
 ) -> int:
     """Scores the twin against measurements: the project's own, or a file of yours.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from ultratwin.catalogue import loader
 from ultratwin.errors import ScenarioError, unknown_name
+from ultratwin.hardware.system import System
 from ultratwin.mapping.plan import recompute_index
 from ultratwin.mapping.schedules import schedule_index
 
@@ -15,6 +17,8 @@ MOST: Final = 10**9
 """Largest size, chip count or batch that is taken: sums of larger ones leave the integers that arrays hold."""
 OBJECTIVES: Final = ("time", "cost", "energy", "carbon")
 """What a search can make least."""
+OFFERS: Final = ("on_demand", "capacity_block", "reserved_1y", "reserved_3y", "spot")
+"""Public prices, the first known of which counts where none is asked for."""
 _NAME: Final = re.compile(r"[\w.+() -]{1,100}")
 
 
@@ -81,6 +85,45 @@ def checked_name(kind: str, name: str) -> str:
             f"{kind} {shown!r} is no name", allowed="letters, digits, dots, dashes and blanks",
             hint=f"`ultratwin catalogue {kind if kind != 'framework' else 'profile'}s` lists all",
         )  # fmt: skip
+    return name
+
+
+def system_id(name: str) -> str:
+    """The catalogue's name of a system.
+
+    Raises: ScenarioError for what is no name, CatalogueError for an unknown one
+    """
+    return loader.resolve("systems", checked_name("system", name))
+
+
+def checked_systems(systems: Sequence[str | System]) -> tuple[str | System, ...]:
+    """The systems asked for, each once; "all" is the whole catalogue.
+
+    Raises: ScenarioError if there are none, CatalogueError for an unknown name
+    """
+    if list(systems) == ["all"]:
+        return tuple(loader.ids("systems"))
+    named = [each if isinstance(each, System) else system_id(each) for each in systems]
+    if not named:
+        raise ScenarioError("no system is named", where="systems", hint="`ultratwin catalogue systems` lists all")
+    return tuple({each if isinstance(each, str) else each.id: each for each in named}.values())
+
+
+def prices_usd_per_chip_s(usd_per_hour: Mapping[str, float] | None) -> dict[str, float]:
+    """Prices per chip and hour by system as ones per second, by the catalogue's names.
+
+    Raises: ScenarioError for an absurd price, CatalogueError for an unknown system
+    """
+    return {system_id(name): price_usd_per_chip_s(price) or 0.0 for name, price in (usd_per_hour or {}).items()}
+
+
+def checked_offer(name: str) -> str:
+    """Which public price counts; empty for the first known.
+
+    Raises: ScenarioError for an unknown word
+    """
+    if name and name not in OFFERS:
+        raise unknown_name("offer", name, OFFERS, error=ScenarioError)
     return name
 
 

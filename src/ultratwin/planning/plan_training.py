@@ -21,7 +21,7 @@ from ultratwin.hardware.system import System, load_system, per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.planning.comparison import Ranking, ranking
 from ultratwin.planning.front import pareto_front
-from ultratwin.planning.run import OFFERS, SECONDS_PER_DAY, price_figures
+from ultratwin.planning.run import SECONDS_PER_DAY, chip_price
 from ultratwin.planning.search import Found, search
 from ultratwin.planning.shortlist import Candidate, Flatness
 from ultratwin.planning.training import (
@@ -250,7 +250,7 @@ def _searched(task: tuple[PlanQuestion, System, int, str]) -> Size:
     goal = question.objectives[0]
     found: Found = search(setting, ranks, fixed, objective=goal)
     capacity = float(np.ravel(per_rank(system.pool).chip.memory_bytes)[0])
-    rate, _ = hourly_price(question, system)
+    rate, _ = offered_price(question, system)
     return Size(
         system_id=system.id,
         chips=chips,
@@ -287,16 +287,13 @@ def _option(
     )
 
 
-def hourly_price(question: PlanQuestion, system: System) -> tuple[float, str]:
+def offered_price(question: PlanQuestion, system: System) -> tuple[float, str]:
     """USD per chip and second, NaN where unknown, and which offer it is."""
-    own = question.prices_usd_per_chip_s.get(system.id, question.training.price_usd_per_chip_s)
-    if own is not None:
-        return own, "your price"
-    offers, per_unit = price_figures(system.id)
-    for name in (question.offer,) if question.offer else OFFERS:
-        if name in offers:
-            return offers[name].si / per_unit, name
-    return math.nan, ""
+    return chip_price(system.id, _own_price(question, system), question.offer)
+
+
+def _own_price(question: PlanQuestion, system: System) -> float | None:
+    return question.prices_usd_per_chip_s.get(system.id, question.training.price_usd_per_chip_s)
 
 
 def _answered(
@@ -358,7 +355,7 @@ def _miss(question: PlanQuestion, option: Option) -> float:
 def _choice(question: PlanQuestion, system: System, options: Sequence[Option]) -> Choice:
     """The best option of a system that meets deadline and budget; else the one that misses them least."""
     goal = question.objectives[0]
-    price = hourly_price(question, system)[1]
+    price = offered_price(question, system)[1]
     if not options:
         return Choice(system=system, option=None, question=None, answer=None, meets=False, price=price)
     option = min(options, key=lambda each: (_miss(question, each), each.key(goal)))
@@ -379,10 +376,10 @@ def training_question(question: PlanQuestion, system: System, option: Option) ->
     seq, batch = layout.pop("seq_length"), layout.pop("global_batch_size")
     if not layout["shard_size"]:
         del layout["shard_size"]
-    own = question.prices_usd_per_chip_s.get(system.id, question.training.price_usd_per_chip_s)
     return dataclasses.replace(
         question.training, system=system, chips=option.chips, precision=option.precision, layout=layout,
-        seq_length=seq, global_batch_size=batch, price_usd_per_chip_s=own, objective=question.objectives[0],
+        seq_length=seq, global_batch_size=batch, price_usd_per_chip_s=_own_price(question, system),
+        objective=question.objectives[0],
     )  # fmt: skip
 
 
@@ -413,7 +410,7 @@ __all__ = [
     "PlanQuestion",
     "Size",
     "answer_plan",
-    "hourly_price",
+    "offered_price",
     "ranked_choices",
     "sizes_of",
     "training_question",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,12 +15,12 @@ from ultratwin.catalogue.schema import PriceEntry
 from ultratwin.hardware.chip import Chip, Number
 from ultratwin.hardware.system import Pool, System, per_rank
 from ultratwin.mapping.plan import Plan
+from ultratwin.planning.checks import OFFERS
 from ultratwin.planning.evaluate import Setting, model_flop_per_step
 from ultratwin.planning.power.chip import activity_facts, step_energy_j
 from ultratwin.planning.uncertainty import Range, Sampler, range_of
 from ultratwin.timing.step import StepTimes, step_times
 
-OFFERS: Final = ("on_demand", "capacity_block", "reserved_1y", "reserved_3y", "spot")
 SECONDS_PER_DAY: Final = 86400.0
 
 
@@ -40,6 +41,13 @@ class Run:
     cost_notes: dict[str, str]
     spread: tuple[tuple[str, float], ...]
     parts: dict[str, float]
+
+    @property
+    def days(self) -> Range:
+        """Days of the run."""
+        whole = self.duration_s
+        low, expected, high = (each / SECONDS_PER_DAY for each in (whole.low, whole.expected, whole.high))
+        return Range(low=low, expected=expected, high=high)
 
 
 def sampled_setting(setting: Setting, system: System, sampler: Sampler) -> Setting:
@@ -215,6 +223,15 @@ def price_figures(system_id: str) -> tuple[dict[str, Fact], float]:
     return {}, 1.0
 
 
+def chip_price(system_id: str, own_usd_per_chip_s: float | None, offer: str = "") -> tuple[float, str]:
+    """USD per chip and second, NaN where unknown, and which offer it is: your own, `offer`, or the first known."""
+    if own_usd_per_chip_s is not None:
+        return own_usd_per_chip_s, "your price"
+    offers, per_unit = price_figures(system_id)
+    name = offer or next(iter(offers), "")
+    return (offers[name].si / per_unit, name) if name in offers else (math.nan, "")
+
+
 def run_costs(
     system: System, chips: float, duration_s: Number, price_usd_per_chip_s: Number | None, sampler: Sampler
 ) -> tuple[dict[str, Number], dict[str, str]]:
@@ -232,6 +249,7 @@ __all__ = [
     "OFFERS",
     "Outcomes",
     "Run",
+    "chip_price",
     "headline_flop_per_s",
     "per_rank",
     "price_figures",

@@ -15,6 +15,7 @@ from ultratwin.planning.mixed.serving import MixedServingAnswer, RoleAnswer, Sha
 from ultratwin.planning.serving.answer import ServingAnswer, iterations, serving_memory
 from ultratwin.planning.serving.deployment import Deployment
 from ultratwin.planning.serving.money import serving_prices
+from ultratwin.planning.serving.transfer import engine_hand_over_s
 from ultratwin.planning.serving.ways import DISAGGREGATED, ROLES, ROUTED
 from ultratwin.planning.uncertainty import Range
 from ultratwin.report.metrics import said
@@ -179,9 +180,11 @@ def _handed_over(answer: MixedServingAnswer, option: Deployment) -> Lines:
         return Lines(title="", lines=())
     size = float(np.ravel(wire.wire_bytes)[0])
     links = min(role.chips for role in option.roles)
+    own = float(np.ravel(engine_hand_over_s([each.served.setting for each in answer.roles]))[0])
     lines = [
         f"{said(size / 1e6)} MB of keys and values a prompt, in {wire.formats[1]}, over {links} pairs of chips: "
-        f"{_ms(option.transfer_s)}"
+        f"{_ms(option.transfer_s - own)}",
+        f"router, handshake and polling of the engine: {_ms(own)}",
     ]
     if wire.packs:
         lines.append(f"the prefill side converts {wire.formats[0]} to {wire.formats[1]} before it sends")

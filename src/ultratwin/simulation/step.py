@@ -11,7 +11,7 @@ import numpy as np
 
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.chip import Array, Number
-from ultratwin.hardware.system import Pool, per_rank
+from ultratwin.hardware.system import Pool
 from ultratwin.mapping.plan import RECOMPUTE, Plan
 from ultratwin.mapping.profile import Profile
 from ultratwin.mapping.recipe import Recipe
@@ -24,12 +24,12 @@ from ultratwin.mapping.schedules.schedule import (
     WEIGHT_GRADIENT,
     Path,
 )
-from ultratwin.mapping.sharding import Stages, weights
+from ultratwin.mapping.sharding import Stages
 from ultratwin.simulation.payload import LayerBytes, layer_bytes
 from ultratwin.simulation.pipeline import TaskTimes, Timeline, pipeline_timeline
-from ultratwin.timing.communication import DataCommunication, Groups, data_communication, pipeline_time_s, wires_of
-from ultratwin.timing.layer import LayerTimes, exposed_time_s, layer_times
-from ultratwin.timing.step import StepTimes, step_times
+from ultratwin.timing.communication import DataCommunication
+from ultratwin.timing.layer import LayerTimes, exposed_time_s
+from ultratwin.timing.step import StepTimes, step_parts, step_times
 from ultratwin.workload.model import Model
 from ultratwin.workload.tables import operator_tables
 
@@ -145,7 +145,7 @@ def simulated_step(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile
             f"dualpipe on {stages} pipeline stages", allowed="an even number of them",
             hint="it feeds a pipeline from both ends; take another schedule or size",
         )  # fmt: skip
-    raw = _raw(model, pool, plan, recipe, profile, closed.stages)
+    raw = _raw(model, pool, plan, recipe, profile)
     tasks = _stage_tasks(raw, closed, plan, profile, schedule, operator_tables(model).num_mtp_modules)
     timeline = pipeline_timeline(schedule, tasks.task_times(), micro_batches, chunks)
     after = _after(raw, closed, profile)
@@ -169,17 +169,14 @@ class _Raw:
     sizes: LayerBytes
 
 
-def _raw(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Profile, stages: Stages) -> _Raw:
-    tables, ranks = operator_tables(model), per_rank(pool)
-    wires, placed = wires_of(ranks), Groups(plan=plan, domain_size=ranks.domain.size)
-    held = weights(tables, plan, profile.vocab_multiple)
-    times = layer_times(model, pool, plan, recipe, profile)
-    data = data_communication(plan, held, stages, recipe, profile, wires, placed)
+def _raw(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Profile) -> _Raw:
+    parts = step_parts(model, pool, plan, recipe, profile)
+    times, data = parts.times, parts.data
     return _Raw(
         layer=LayerTimes(**{each.name: _one(getattr(times, each.name)) for each in dataclasses.fields(times)}),
         data=DataCommunication(**{each.name: _one(getattr(data, each.name)) for each in dataclasses.fields(data)}),
-        hop_s=_one(pipeline_time_s(model, plan, recipe, wires, placed) * profile.collective_factor),
-        sizes=layer_bytes(model, tables, plan, recipe, profile, held, stages),
+        hop_s=_one(parts.hop_s),
+        sizes=layer_bytes(model, operator_tables(model), plan, recipe, profile, parts.held, parts.stages),
     )
 
 

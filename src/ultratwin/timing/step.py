@@ -18,6 +18,7 @@ from ultratwin.mapping.sharding import Stages, Weights, cost_balanced_stages, un
 from ultratwin.timing.communication import (
     DataCommunication,
     Groups,
+    Wires,
     data_communication,
     dense_share,
     pipeline_time_s,
@@ -96,7 +97,67 @@ def plan_stages(model: Model, tables: OperatorTables, profile: Profile, plan: Pl
     return uniform_stages(model.num_layers, plan)
 
 
-def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Profile) -> StepTimes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beyond:
+    """What of a step is not as on its pool alone, [candidate]; None is the pool's own.
+
+    replicas: the wires that gradients and shards of weights go over, and where their groups lie
+    stages: how layers lie on pipeline stages; hop_s: the least that handing a micro-batch on takes
+    """
+
+    replicas: tuple[Wires, Groups] | None = None
+    stages: Stages | None = None
+    hop_s: Number | None = None
+
+
+ALONE: Final = Beyond()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepParts:
+    """What a step is assembled of but for its schedule, each [candidate]: plan, layers, weights and seconds.
+
+    `times` before anything is hidden, `layer` as it shows; `hop_s` and `hops_s` the same of handing a micro-batch on;
+    `fixed_s`: what a micro-batch has on every stage beside its layers.
+    """
+
+    plan: Plan
+    stages: Stages
+    held: Weights
+    times: LayerTimes
+    layer: Layer
+    data: DataCommunication
+    hop_s: Number
+    hops_s: Number
+    fixed_s: Number
+    optimizer_s: Number
+
+
+def step_parts(
+    model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Profile, beyond: Beyond = ALONE
+) -> StepParts:
+    """The parts of a step; arguments as of `step_times`."""
+    plan = plan.as_arrays()
+    tables, ranks = operator_tables(model), per_rank(pool)
+    wires, placed = wires_of(ranks), Groups(plan=plan, domain_size=ranks.domain.size)
+    stages = plan_stages(model, tables, profile, plan) if beyond.stages is None else beyond.stages
+    held = weights(tables, plan, profile.vocab_multiple)
+    times = layer_times(model, pool, plan, recipe, profile)
+    data = data_communication(plan, held, stages, recipe, profile, *(beyond.replicas or (wires, placed)))
+    layer = shown_layer(times, data, plan, profile, dense_share(tables))
+    hop = pipeline_time_s(model, plan, recipe, wires, placed)
+    hop = profile.collective_factor * (hop if beyond.hop_s is None else np.maximum(hop, beyond.hop_s))
+    hops = hops_s(hop, layer, plan, profile)
+    return StepParts(
+        plan=plan, stages=stages, held=held, times=times, layer=layer, data=data, hop_s=hop, hops_s=hops,
+        fixed_s=hops + profile.host_micro_batch_s * np.asarray(plan.virtual_pipeline_size),
+        optimizer_s=optimizer_time_s(held, stages, pool_kernels(pool), plan, profile),
+    )  # fmt: skip
+
+
+def step_times(
+    model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Profile, beyond: Beyond = ALONE
+) -> StepTimes:
     """Time of one optimizer step on the slowest pipeline stage.
 
     Equation:  T = (m (t_max + hop) + bubble + exposed(gradients, parameters) + optimizer + host)(1 + stragglers)
@@ -106,22 +167,12 @@ def step_times(model: Model, pool: Pool, plan: Plan, recipe: Recipe, profile: Pr
         plan: sizes of the parallel axes [candidate], or a grid of several axes that broadcast
         recipe: number formats
         profile: the framework's constants
+        beyond: what is not as on the pool alone
     Returns: seconds by cause [candidate]
     Source: docs/explanation/training-step.md derives every term
     """
-    plan = plan.as_arrays()
-    tables, ranks = operator_tables(model), per_rank(pool)
-    wires, placed = wires_of(ranks), Groups(plan=plan, domain_size=ranks.domain.size)
-    stages = plan_stages(model, tables, profile, plan)
-    held = weights(tables, plan, profile.vocab_multiple)
-    times = layer_times(model, pool, plan, recipe, profile)
-    data = data_communication(plan, held, stages, recipe, profile, wires, placed)
-    layer = shown_layer(times, data, plan, profile, dense_share(tables))
-    hop = pipeline_time_s(model, plan, recipe, wires, placed) * profile.collective_factor
-    hops = hops_s(hop, layer, plan, profile)
-    timing = stage_times(times, layer, stages, hops, plan, profile, tables.num_mtp_modules)
-    optimizer = optimizer_time_s(held, stages, pool_kernels(pool), plan, profile)
-    return assembled_times(layer, stages, timing, hops, data, optimizer, plan, profile)
+    parts = step_parts(model, pool, plan, recipe, profile, beyond)
+    return assembled_times(parts, stage_times(parts, operator_tables(model).num_mtp_modules), profile)
 
 
 def hops_s(hop: Number, layer: Layer, plan: Plan, profile: Profile) -> Number:
@@ -132,10 +183,9 @@ def hops_s(hop: Number, layer: Layer, plan: Plan, profile: Profile) -> Number:
     )
 
 
-def stage_times(
-    times: LayerTimes, layer: Layer, stages: Stages, hops: Number, plan: Plan, profile: Profile, num_mtp_modules: int
-) -> StageTimes:
+def stage_times(parts: StepParts, num_mtp_modules: int) -> StageTimes:
     """One micro-batch on the slowest and on the mean stage; embedding and head lie on the first and the last one."""
+    plan, stages, layer, times, fixed = parts.plan, parts.stages, parts.layer, parts.times, parts.fixed_s
     pipeline = np.asarray(plan.pipeline_parallel_size)
     # each multi-token-prediction module is one more layer with a head of its own, beside the main head
     head = times.head * (1 + num_mtp_modules) + num_mtp_modules * layer.total
@@ -146,7 +196,6 @@ def stage_times(
     ends = np.where(mirrored, (first + last) / 2, np.maximum(first, last))
     slowest = np.maximum(np.where(pipeline > 2, stages.most, 0) * layer.total, ends)
     mean = (stages.layers * layer.total + times.embedding + head) / pipeline
-    fixed = hops + profile.host_micro_batch_s * np.asarray(plan.virtual_pipeline_size)
     return StageTimes(
         slowest_s=slowest + fixed,
         mean_s=mean + fixed,
@@ -155,10 +204,9 @@ def stage_times(
     )
 
 
-def assembled_times(
-    layer: Layer, stages: Stages, timing: StageTimes, hops: Number, data: DataCommunication, optimizer: Number,
-    plan: Plan, profile: Profile,
-) -> StepTimes:  # fmt: skip
+def assembled_times(parts: StepParts, timing: StageTimes, profile: Profile) -> StepTimes:
+    """A step of its parts under its schedule: micro-batches, bubble, and what comes once."""
+    plan, stages, layer, data = parts.plan, parts.stages, parts.layer, parts.data
     chunks = np.asarray(plan.virtual_pipeline_size)
     micro_batches = np.asarray(plan.num_micro_batches, dtype=np.float64)
     bubble = by_schedule(
@@ -171,18 +219,17 @@ def assembled_times(
     )
     replicas = factor * data.replicas
     running = micro_batches * timing.slowest_s + bubble
-    before = running + synchronised + (replicas + optimizer + profile.host_step_s)
+    before = running + synchronised + (replicas + parts.optimizer_s + profile.host_step_s)
     late = profile.straggler_frac * np.log2(np.maximum(np.asarray(plan.num_ranks) / 8.0, 1.0))
-    launches = profile.host_micro_batch_s * chunks
     once: dict[str, Number] = {
         "embedding, head, uneven stages": micro_batches
-        * (timing.slowest_s - (hops + launches) - stages.most * layer.total),
+        * (timing.slowest_s - parts.fixed_s - stages.most * layer.total),
         "weight sharding communication": replicas,
-        "host launches": micro_batches * launches,
-        "pipeline hand-over": micro_batches * hops,
+        "host launches": micro_batches * (profile.host_micro_batch_s * chunks),
+        "pipeline hand-over": micro_batches * parts.hops_s,
         "pipeline bubble": bubble,
         "gradient synchronisation": synchronised,
-        "optimizer": optimizer,
+        "optimizer": parts.optimizer_s,
         "host, per step": profile.host_step_s,
         "stragglers": before * late,
     }
@@ -193,7 +240,7 @@ def assembled_times(
         once=once,
         stages=stages,
         timing=timing,
-        hop_s=hops,
+        hop_s=parts.hops_s,
     )
 
 

@@ -29,6 +29,34 @@ _KINDS: Final = ("node", "instance", "rack", "pod", "ultraserver", "cluster")
 
 
 @cache
+def chip_id(text: str) -> str:
+    """The chip of the catalogue that a text names: by id or alias, else the longest spelling that the text holds.
+
+    Letters and digits count alone, so that "NVIDIA H200-SXM 141GB HBM3e" holds "H200 SXM 141GB".
+
+    Raises: Skip if it names none
+    """
+    try:
+        return loader.resolve("chips", text)
+    except CatalogueError:
+        pass
+    best, length, squeezed = "", 0, _squeezed(text)
+    for each in loader.ids("chips"):
+        entry = loader.entry("chips", each)
+        for spelling in map(_squeezed, (each, entry.name, *entry.aliases)):
+            # a number in a text doesn't hold a shorter one: H200 is no H20
+            if len(spelling) > max(length, 2) and re.search(re.escape(spelling) + r"(?!(?<=\d)\d)", squeezed):
+                best, length = each, len(spelling)
+    if not best:
+        raise Skip(f"the catalogue has no chip {text[:60]!r}" if text else "chip is empty")
+    return best
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+@cache
 def _systems_of(chip_id: str) -> tuple[tuple[str, SystemEntry], ...]:
     found = []
     for system_id in loader.ids("systems"):

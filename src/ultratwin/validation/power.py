@@ -1,4 +1,4 @@
-"""Measured powers of nodes that train, and published energies of runs: rows of power.csv to predictions.
+"""Measured powers of nodes that train, published energies and chip-hours of runs: rows of power.csv to predictions.
 
 A node's power follows from the operators that its chips run; a run's energy, counted as model cards count it
 (chip-hours at the power limit), from the hours that the twin says. Nothing here knows a row, a source or a model by
@@ -28,7 +28,8 @@ from ultratwin.validation.training import model_of, plan_of
 
 METRIC: Final = "power"
 NODE_POWER: Final = "node power"
-_RUN_ENERGY: Final = "energy of a run"
+RUN_ENERGY: Final = "energy of a run"
+RUN_CHIP_HOURS: Final = "chip-hours of a run"
 _LEAST_STEADY_FRAC: Final = 0.8
 """A median further below the 95th percentile says that the window is mostly set-up, not training."""
 _J_PER_MWH: Final = 3.6e9
@@ -43,6 +44,7 @@ def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
         groups |= {"source": word(row, "source_key"), "quantity": word(row, "metric")}
         name, unit = row_id(row, line), word(row, "unit")
         try:
+            measured = number(row, "value") if word(row, "value") else None
             low, predicted, high = _predicted(row)
         except (Skip, UltratwinError) as error:
             reason = error.what if isinstance(error, UltratwinError) else str(error)
@@ -50,7 +52,7 @@ def predict_rows(rows: Sequence[Row]) -> list[RowResult]:
             continue
         found.append(
             RowResult(
-                id=name, metric=METRIC, unit=unit, status="scored", predicted=predicted, measured=number(row, "value"),
+                id=name, metric=METRIC, unit=unit, status="scored", predicted=predicted, measured=measured,
                 low=min(low, predicted), high=max(high, predicted), groups=groups,
             )
         )  # fmt: skip
@@ -67,7 +69,12 @@ def _predicted(row: Row) -> tuple[float, float, float]:
             check_steady(row)
             return tuple(node_power_w(row, *figures(row, end)) for end in (0, 1, 2))  # type: ignore[return-value]
         case "energy of a run":
-            return _run_energy_mwh(row)
+            chip_s, spread, pool = _run_chip_s(row)
+            energy_mwh = chip_s * float(np.ravel(pool.chip.tdp_w)[0]) / _J_PER_MWH
+            return energy_mwh / spread, energy_mwh, energy_mwh * spread
+        case "chip-hours of a run":
+            chip_s, spread, _ = _run_chip_s(row)
+            return chip_s / 3600 / spread, chip_s / 3600, chip_s / 3600 * spread
     raise Skip("the twin predicts no such figure")
 
 
@@ -89,7 +96,7 @@ def figures(row: Row, end: int) -> tuple[Figures, Figures]:
 def check_steady(row: Row) -> None:
     """Raises: Skip where a node's median power is that of its set-up."""
     high = number(row, "high_value", 0.0)
-    if high and number(row, "value") < _LEAST_STEADY_FRAC * high:
+    if high and word(row, "value") and number(row, "value") < _LEAST_STEADY_FRAC * high:
         raise Skip("the measured window is mostly set-up")
 
 
@@ -137,13 +144,11 @@ def _frozen(times: StepTimes) -> StepTimes:
     return dataclasses.replace(times, layer=left, once=once, total_s=shorter)
 
 
-def _run_energy_mwh(row: Row) -> tuple[float, float, float]:
-    """Chip-hours of a run without failures, at the chip's power limit."""
+def _run_chip_s(row: Row) -> tuple[float, float, Pool]:
+    """Seconds of all chips together of a run without failures, the factor that bounds them, and the machine."""
     pool = pool_of(word(row, "chip"), word(row, "network"), 1, integer(row, "chips_per_node"))
     times = _times(row, pool)
     step_tokens = number(row, "global_batch") * number(row, "seq_len")
     steps = number(row, "tokens") / step_tokens
-    seconds = float(np.ravel(times.total_s)[0]) * steps * integer(row, "n_chips")
-    spread = 1.0 + float(find_profile(word(row, "framework"), word(row, "date")).step_spread_frac)
-    found = seconds * float(np.ravel(pool.chip.tdp_w)[0]) / _J_PER_MWH
-    return found / spread, found, found * spread
+    chip_s = float(np.ravel(times.total_s)[0]) * steps * integer(row, "n_chips")
+    return chip_s, 1.0 + float(find_profile(word(row, "framework"), word(row, "date")).step_spread_frac), pool

@@ -5,6 +5,7 @@ Only sizes are read. Code that a repository may bring (`auto_map`, `trust_remote
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from ultratwin.errors import ModelError, unknown_name
 from ultratwin.workload.architectures import FAMILIES, Family, Reader
 from ultratwin.workload.architectures.reader import names_of, shown
 from ultratwin.workload.model import Model
+from ultratwin.workload.stored_format import stored_format
 
 MOST_BYTES: Final = 1_000_000
 """Largest config.json that is read: real ones have a few kB."""
@@ -90,7 +92,8 @@ def model_from_config(config: Mapping[str, object], *, model_id: str = "model", 
     family = _family(config, text, reader)
     model = family.read(reader)
     reader.raise_faults()
-    return model
+    stored = stored_format(config)
+    return dataclasses.replace(model, stored_format=stored) if stored else model
 
 
 def _text_part(config: Mapping[str, object]) -> tuple[Mapping[str, object], list[str]]:

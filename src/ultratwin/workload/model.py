@@ -202,6 +202,7 @@ class Model:
 
     `layers` is in order; equal layers are the same object, so that formulas run once per kind.
     `num_mtp_modules`: multi-token-prediction modules, each a layer and a 2h x h projection, trained with the rest.
+    `stored_format`: the number format of its checkpoint, where it is a quantised one.
     `norm_bias`: layer norms have a bias beside their weight; without meaning for RMS norms.
     """
 
@@ -217,6 +218,7 @@ class Model:
     num_mtp_modules: int = 0
     embedding_norm: bool = False
     notes: tuple[str, ...] = field(default=())
+    stored_format: str = ""
     _kinds: tuple[Layer, ...] = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
 

@@ -14,21 +14,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ultratwin.catalogue.facts import Fact
 from ultratwin.errors import ScenarioError
 from ultratwin.hardware.mix import Join, PoolShare, joins_of, no_join
 from ultratwin.hardware.system import System
 from ultratwin.mapping.serving_formats import on_chip
 from ultratwin.planning.mixed.crossover import Segment, price_segments
-from ultratwin.planning.mixed.search import MIXED_MODES, Looked, PoolSide, mixed_ways, pool_side, some_plans
+from ultratwin.planning.mixed.search import MIXED_MODES, Looked, PoolSide, mixed_ways, pool_side
 from ultratwin.planning.run import sampled_setting
-from ultratwin.planning.serving.deployment import OBJECTIVES, Deployment, best_of, deployment_of, nearest_of
+from ultratwin.planning.serving.deployment import (
+    Deployment,
+    best_of,
+    deployment_of,
+    nearest_of,
+    plans_worth_combining,
+)
 from ultratwin.planning.serving.mix import Load
-from ultratwin.planning.serving.plan import PlanServingQuestion, chip_price, offered_load, search_setup
-from ultratwin.planning.serving.search import role_front
+from ultratwin.planning.serving.plan import PlanServingQuestion, offered_load, offered_price, search_setup
 from ultratwin.planning.serving.ways import AGGREGATED, DISAGGREGATED, ROUTED, Wanted, Ways
 from ultratwin.planning.uncertainty import Sampler
 from ultratwin.timing.serving import ServingSetting
@@ -175,7 +177,7 @@ def _sides(question: MixedPlanQuestion, load: Load, rate: float | None) -> tuple
         for precision in question.plan.precisions:
             own = dataclasses.replace(question.plan, max_chips=limit)
             setting, axes, wanted = search_setup(own, share.system, precision, load, rate)
-            price = chip_price(question.plan, share.system)[0]
+            price = offered_price(question.plan, share.system)[0]
             sides.append(pool_side(setting, share.system, axes, wanted, usd_per_chip_s=price, max_chips=limit))
     most = question.plan.max_chips or sum(each.max_chips for each in sides)
     return sides, dataclasses.replace(wanted, max_chips=most)
@@ -185,11 +187,11 @@ def _searched(
     question: MixedPlanQuestion, sides: Sequence[PoolSide], joins: Mapping[tuple[str, str], tuple[Join, ...]],
     wanted: Wanted,
 ) -> tuple[Looked, list[PoolSide]]:  # fmt: skip
-    """All plans; then, at the loads of whole replicas, those that are worth combining, which the sides then hold."""
+    """All plans; then, under more loads, those that are worth combining, which the sides then hold."""
     first = mixed_ways(sides, joins, wanted, question.modes, question.transfer_dtype)
     thin = [some_plans_of(each, first, wanted) for each in sides]
     modes = [mode for mode in question.modes if mode in _READ_MODES]
-    again = mixed_ways(thin, joins, wanted, modes, question.transfer_dtype, whole=True)
+    again = mixed_ways(thin, joins, wanted, modes, question.transfer_dtype)
     both = Looked(
         ways=(*first.ways, *again.ways), num_points=first.num_points + again.num_points,
         num_deployments=first.num_deployments + again.num_deployments,
@@ -274,29 +276,16 @@ def _other_readings(
                 pair: joins_of([systems[pair[0]], systems[pair[1]]], question.fabrics if len(set(pair)) > 1 else ())
                 for pair in joins
             }
-            looked = mixed_ways(moved, again, wanted, modes, question.transfer_dtype, whole=True)
+            looked = mixed_ways(moved, again, wanted, modes, question.transfer_dtype)
             name = f"{share.system.id} at its {end} figures"
             readings.append(_reading(name, looked, wanted, stated.objective, moved))
     return readings
 
 
 def some_plans_of(side: PoolSide, found: Looked, wanted: Wanted) -> PoolSide:
-    """A side with the plans that some front of a search holds, or one of its best deployments."""
-    kept: list[NDArray[np.int64]] = []
-    for ways in found.ways:
-        for each in ways.sides if ways.mode in _READ_MODES else ():
-            points = each.points
-            if points.setting is not side.setting:
-                continue
-            if ways.mode != AGGREGATED:  # thinned already
-                kept.append(points.plan_index)
-                continue
-            kept += [points.plan_index[role_front(points, time)] for time in (points.state.ttft_s, points.state.tpot_s)]
-            for goal in OBJECTIVES:
-                best = best_of(ways.table, wanted, goal)
-                kept += [] if best is None else [points.plan_index[best : best + 1]]
-    at = np.unique(np.concatenate(kept)) if kept else np.arange(len(side.plans.num_ranks))
-    return dataclasses.replace(side, plans=some_plans(side.plans, at))
+    """A side with the plans that are worth combining."""
+    ways = [each for each in found.ways if each.mode in _READ_MODES]
+    return dataclasses.replace(side, plans=plans_worth_combining(side.setting, side.plans, ways, wanted))
 
 
 ENDS: Final = ("low", "high")

@@ -15,14 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ultratwin.hardware.chip import Array, Number
+from ultratwin.hardware.chip import Array
 from ultratwin.hardware.mix import Join
 from ultratwin.hardware.system import System, per_rank
 from ultratwin.mapping.serving import RUNTIME_BYTES, ServingPlan, weight_bytes
 from ultratwin.planning.front import pareto_front, thinned
 from ultratwin.planning.mixed.split import DraftApart, ExpertsApart, TwoSided, without_experts
 from ultratwin.planning.serving.choice import objective_misses, predicted_s
-from ultratwin.planning.serving.mix import BatchLimits
 from ultratwin.planning.serving.nodes import Served
 from ultratwin.planning.serving.point import open_states
 from ultratwin.planning.serving.search import (
@@ -33,6 +32,8 @@ from ultratwin.planning.serving.search import (
     replica_sizes,
     search_plans,
     search_shares,
+    sizes_at,
+    some_plans,
 )
 from ultratwin.planning.serving.steady_state import SteadyState
 from ultratwin.planning.serving.ways import (
@@ -111,7 +112,7 @@ def pool_side(
 
 def mixed_ways(
     sides: Sequence[PoolSide], joins: Mapping[tuple[str, str], tuple[Join, ...]], wanted: Wanted,
-    modes: Sequence[str], transfer_dtype: str = "", *, whole: bool = False,
+    modes: Sequence[str], transfer_dtype: str = "",
 ) -> Looked:  # fmt: skip
     """All deployments on systems that are joined, pure ones among them.
 
@@ -119,16 +120,15 @@ def mixed_ways(
         sides: systems in formats; one system in several formats may be several of them
         joins: between systems by their ids, those of a system with itself too; absent where nothing joins them
         wanted: load, objectives; modes: of MIXED_MODES
-        whole: at the loads of whole numbers of replicas instead of the grid of a search
     """
     found: list[Ways] = []
     sides = [each for each in sides if len(each.plans.num_ranks)]
     served = [served_candidates(each.setting, each.system, each.plans, each.wanted(wanted)) for each in sides]
     num_points = sum(each.points.num_points for each in served)
-    roles = [role_candidates(each, wanted, whole=whole) for each in served] if DISAGGREGATED in modes else []
-    served = [at_whole_replicas(each, wanted) for each in served] if whole else served
+    roles = [role_candidates(each, wanted) for each in served] if DISAGGREGATED in modes else []
+    whole = [at_whole_replicas(each, wanted) for each in served]
     if AGGREGATED in modes:
-        found += [aggregated_deployments(each, wanted) for each in served]
+        found += [aggregated_deployments(each, wanted) for each in whole]
     if DISAGGREGATED in modes and several_tokens(wanted.load):
         num_points += 2 * num_points
         for prefill, _ in roles:
@@ -137,9 +137,11 @@ def mixed_ways(
                     pair = every_pair(prefill, decode)
                     found.append(disaggregated_deployments(*pair, between, wanted, transfer_dtype))
     if ROUTED in modes:
-        kept = [each.some(_routed_front(each, wanted)) for each in served]
-        for at, first in enumerate(kept):
-            found += [routed_deployments(first, other, wanted) for other in kept[at + 1 :]]
+        # a router gives each kind any part of the load: every load counts, beside those of whole replicas of one kind
+        for several in (served, whole) if wanted.request_rate is not None else (served,):
+            kept = [each.some(_routed_front(each, wanted)) for each in several]
+            for at, first in enumerate(kept):
+                found += [routed_deployments(first, other, wanted) for other in kept[at + 1 :]]
     for mode, made in ((ATTENTION_EXPERTS, experts_apart), (TARGET_DRAFT, draft_apart)):
         if mode not in modes:
             continue
@@ -259,25 +261,6 @@ def draft_apart(own: PoolSide, other: PoolSide, joins: tuple[Join, ...], wanted:
     if not len(plans.num_ranks):
         return None
     return _split_ways(TARGET_DRAFT, (own, other), (own.setting, plans, there), joins, wanted)
-
-
-def some_plans(plans: Plans, at: NDArray[np.int64]) -> Plans:
-    """Some of the plans, in that order."""
-
-    def some(value: Number) -> Array:
-        value = np.asarray(value)
-        return value[at] if value.ndim else value
-
-    limits = {each.name: some(getattr(plans.limits, each.name)) for each in dataclasses.fields(plans.limits)}
-    return dataclasses.replace(
-        plans, plan=sizes_at(plans.plan, at), num_ranks=plans.num_ranks[at], limits=BatchLimits(**limits)
-    )
-
-
-def sizes_at(plan: ServingPlan, at: NDArray[np.int64]) -> ServingPlan:
-    """Some of arrays of plans, in that order."""
-    values = {each.name: np.asarray(getattr(plan, each.name)) for each in dataclasses.fields(plan)}
-    return ServingPlan(**{name: value[at] if value.ndim else value for name, value in values.items()})
 
 
 def _split_ways(

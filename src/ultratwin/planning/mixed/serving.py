@@ -31,7 +31,7 @@ from ultratwin.planning.mixed.search import (
 from ultratwin.planning.serving.deployment import Deployment, deployment_of
 from ultratwin.planning.serving.mix import BatchLimits, Load
 from ultratwin.planning.serving.nodes import Served
-from ultratwin.planning.serving.plan import PlanServingQuestion, chip_price, offered_load, search_setup
+from ultratwin.planning.serving.plan import PlanServingQuestion, offered_load, offered_price, search_setup
 from ultratwin.planning.serving.point import open_load
 from ultratwin.planning.serving.question import ServingQuestion
 from ultratwin.planning.serving.ranges import ServingRanges, serving_ranges
@@ -211,7 +211,7 @@ def _sides(question: MixedServingQuestion, load: Load, rate: float | None) -> tu
             max_chips=share.chips, prices_usd_per_chip_s=question.prices_usd_per_chip_s,
         )  # fmt: skip
         setting, axes, wanted = search_setup(own, share.system, precision, load, rate)
-        price = chip_price(own, share.system)[0]
+        price = offered_price(own, share.system)[0]
         sides.append(pool_side(setting, share.system, axes, wanted, usd_per_chip_s=price, max_chips=share.chips))
     total = sum(each.chips for each in question.pools)
     return (sides[0], sides[1]), dataclasses.replace(wanted, max_chips=total)

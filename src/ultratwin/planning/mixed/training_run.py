@@ -18,11 +18,10 @@ from ultratwin.planning.evaluate import model_flop_per_step
 from ultratwin.planning.mixed.training_search import PURE, MixedCandidate, MixedSetting, mixed_times, side_chips
 from ultratwin.planning.mixed.training_step import MixedTimes, as_one_pool, side_parts
 from ultratwin.planning.run import (
-    OFFERS,
     Run,
+    chip_price,
     headline_flop_per_s,
     power_w_per_chip,
-    price_figures,
     run_costs,
     sampled_setting,
     training_run,
@@ -59,12 +58,7 @@ class Site:
 
     def rate_usd_per_chip_s(self, system: System) -> tuple[float, str]:
         """USD per chip and second, NaN where unknown, and which offer it is."""
-        own = self.own_price(system)
-        if own is not None:
-            return own, "your price"
-        offers, per_unit = price_figures(system.id)
-        name = next((each for each in OFFERS if each in offers), "")
-        return (offers[name].si / per_unit, name) if name else (math.nan, "")
+        return chip_price(system.id, self.own_price(system))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from ultratwin.hardware.chip import DTYPE_BYTES, Number
 from ultratwin.hardware.mix import Join
-from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.memory import Situation, stage_parts
-from ultratwin.mapping.plan import IntLike, Plan
+from ultratwin.mapping.plan import IntLike
 from ultratwin.mapping.schedules import SCHEDULES, Schedule, StageTimes, by_schedule
-from ultratwin.mapping.sharding import Stages, Weights, shard, weights
+from ultratwin.mapping.sharding import Stages, shard
 from ultratwin.planning.evaluate import Setting
 from ultratwin.planning.mixed.training_step import (
     MixedPlan,
@@ -26,16 +24,7 @@ from ultratwin.planning.mixed.training_step import (
     largest,
     straggling,
 )
-from ultratwin.timing.communication import (
-    DataCommunication,
-    Groups,
-    data_communication,
-    dense_share,
-    pipeline_time_s,
-    wires_of,
-)
-from ultratwin.timing.layer import Layer, LayerTimes, layer_times, pool_kernels, shown_layer
-from ultratwin.timing.step import StepTimes, assembled_times, hops_s, optimizer_time_s
+from ultratwin.timing.step import Beyond, StepParts, assembled_times, step_parts
 from ultratwin.timing.transfer import transfer_time_s
 from ultratwin.workload.tables import operator_tables
 
@@ -72,20 +61,6 @@ def side_stages(plan: MixedPlan, at: int) -> Stages:
     return Stages(most=np.where((stages > 1) | (not at_an_end), most, end), first=end, last=end, layers=1.0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Side:
-    """A side of the pipeline, as if the whole of it were of its kind, but for the layers; all [candidate]."""
-
-    plan: Plan
-    stages: Stages
-    held: Weights
-    times: LayerTimes
-    layer: Layer
-    data: DataCommunication
-    hops: Number
-    fixed: Number
-
-
 def staged_times(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> MixedTimes:
     """A step of one pipeline whose stages lie on several kinds.
 
@@ -100,7 +75,7 @@ def staged_times(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Mixed
     hand_over = hand_over_s(sides, join, plan)
     parts = [_side(setting, hand_over, plan, at) for at, setting in enumerate(sides)]
     timing = _pipeline_timing(sides, plan, parts)
-    done = [_step(setting, part, timing) for setting, part in zip(sides, parts, strict=True)]
+    done = [assembled_times(part, timing, setting.profile) for setting, part in zip(sides, parts, strict=True)]
     own = [np.asarray(each.total_s - each.once["stragglers"]) for each in done]
     late, ahead, ends = straggling(sides, plan.num_ranks), np.zeros(1), []
     for side, each, before in zip(plan.sides, done, own, strict=True):
@@ -116,26 +91,18 @@ def staged_times(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Mixed
     )
 
 
-def _numbered(sides: Sequence[Setting], parts: Sequence[_Side]) -> list[tuple[int, tuple[Setting, _Side]]]:
+def _numbered(sides: Sequence[Setting], parts: Sequence[StepParts]) -> list[tuple[int, tuple[Setting, StepParts]]]:
     return list(enumerate(zip(sides, parts, strict=True)))
 
 
-def _side(setting: Setting, hand_over: Number, plan: MixedPlan, at: int) -> _Side:
-    """One kind's stages; replicas synchronise on its own links, and no stage hands over faster than the two kinds."""
-    model, profile, recipe = setting.model, setting.profile, setting.recipe
-    whole = dataclasses.replace(plan.sides[at], pipeline_parallel_size=stage_count(plan)).as_arrays()
-    tables, ranks, stages = operator_tables(model), per_rank(setting.pool), side_stages(plan, at)
-    held = weights(tables, whole, profile.vocab_multiple)
-    wires, placed = wires_of(ranks), Groups(plan=whole, domain_size=ranks.domain.size)
-    times = layer_times(model, setting.pool, whole, recipe, profile)
-    data = data_communication(whole, held, stages, recipe, profile, wires, placed)
-    layer = shown_layer(times, data, whole, profile, dense_share(tables))
-    hop = np.maximum(pipeline_time_s(model, whole, recipe, wires, placed), hand_over)
-    hops = hops_s(hop * profile.collective_factor, layer, whole, profile)
-    fixed = hops + profile.host_micro_batch_s * np.asarray(whole.virtual_pipeline_size)
-    return _Side(
-        plan=whole, stages=stages, held=held, times=times, layer=layer, data=data, hops=hops, fixed=fixed
-    )  # fmt: skip
+def _side(setting: Setting, hand_over: Number, plan: MixedPlan, at: int) -> StepParts:
+    """One kind's stages, as if the whole pipeline were of it, but for the layers.
+
+    Replicas synchronise on its own links, and no stage hands over faster than the two kinds.
+    """
+    whole = dataclasses.replace(plan.sides[at], pipeline_parallel_size=stage_count(plan))
+    beyond = Beyond(stages=side_stages(plan, at), hop_s=hand_over)
+    return step_parts(setting.model, setting.pool, whole, setting.recipe, setting.profile, beyond)
 
 
 def hand_over_s(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Number:
@@ -150,7 +117,7 @@ def hand_over_s(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Number
     return largest(times)
 
 
-def _pipeline_timing(sides: Sequence[Setting], plan: MixedPlan, parts: Sequence[_Side]) -> StageTimes:
+def _pipeline_timing(sides: Sequence[Setting], plan: MixedPlan, parts: Sequence[StepParts]) -> StageTimes:
     """One micro-batch on the slowest and the mean stage; embedding and head lie on the first and the last side."""
     slowest, total, fixed, weight = [], [], [], []
     for at, (setting, part) in _numbered(sides, parts):
@@ -162,9 +129,9 @@ def _pipeline_timing(sides: Sequence[Setting], plan: MixedPlan, parts: Sequence[
             modules = operator_tables(setting.model).num_mtp_modules
             beside = beside + part.times.head * (1 + modules) + modules * one
         end = part.stages.first * one + beside
-        slowest.append(np.maximum(np.where(stages > 1, part.stages.most, 0) * one, end) + part.fixed)
+        slowest.append(np.maximum(np.where(stages > 1, part.stages.most, 0) * one, end) + part.fixed_s)
         total.append(np.asarray(plan.layers[at]) * one + beside)
-        fixed.append(stages * part.fixed)
+        fixed.append(stages * part.fixed_s)
         weight.append(np.asarray(plan.layers[at]) * part.layer.weight)
     count = np.asarray(stage_count(plan))
     mean = functools.reduce(np.add, total) / count + functools.reduce(np.add, fixed) / count
@@ -176,12 +143,7 @@ def _pipeline_timing(sides: Sequence[Setting], plan: MixedPlan, parts: Sequence[
     )
 
 
-def _step(setting: Setting, part: _Side, timing: StageTimes) -> StepTimes:
-    optimizer = optimizer_time_s(part.held, part.stages, pool_kernels(setting.pool), part.plan, setting.profile)
-    return assembled_times(part.layer, part.stages, timing, part.hops, part.data, optimizer, part.plan, setting.profile)
-
-
-def _memory_bytes(setting: Setting, plan: MixedPlan, at: int, part: _Side) -> Number:
+def _memory_bytes(setting: Setting, plan: MixedPlan, at: int, part: StepParts) -> Number:
     """Bytes of a side's fullest rank: the end of the pipeline that it holds, or the first of its other stages."""
     tables, profile = operator_tables(setting.model), setting.profile
     case = Situation(

@@ -19,20 +19,9 @@ from ultratwin.hardware.chip import Number
 from ultratwin.hardware.mix import OWN, Join
 from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.plan import IntLike, Plan
-from ultratwin.mapping.sharding import weights
 from ultratwin.planning.evaluate import Setting, plan_memory
-from ultratwin.timing.communication import Groups, data_communication, dense_share, pipeline_time_s, wires_of
-from ultratwin.timing.layer import layer_times, pool_kernels, shown_layer
-from ultratwin.timing.step import (
-    StepTimes,
-    assembled_times,
-    hops_s,
-    optimizer_time_s,
-    plan_stages,
-    stage_times,
-    step_times,
-)
-from ultratwin.workload.tables import operator_tables
+from ultratwin.timing.communication import Groups, wires_of
+from ultratwin.timing.step import Beyond, StepTimes, step_times
 
 WAITING: Final = "waiting for the other kind"
 """What a side's step has beside the causes of a step on one pool."""
@@ -184,25 +173,11 @@ def grouped_times(sides: Sequence[Setting], join: Join, plan: MixedPlan) -> Mixe
 
 
 def _grouped_side(setting: Setting, join: Join, side: Plan, whole: Plan) -> StepTimes:
-    """One side's step: layers on its own links, gradients and shards over the join too, as they reach other kinds.
-
-    As timing.step.step_times, but for where the replicas are.
-    """
-    model, profile, recipe = setting.model, setting.profile, setting.recipe
-    tables, ranks = operator_tables(model), per_rank(setting.pool)
-    wires, placed = wires_of(ranks), Groups(plan=whole, domain_size=ranks.domain.size)
-    stages = plan_stages(model, tables, profile, whole)
-    held = weights(tables, whole, profile.vocab_multiple)
-    times = layer_times(model, setting.pool, whole, recipe, profile)
+    """One side's step: layers on its own links, gradients and shards over the join too, as they reach other kinds."""
     joined = per_rank(joined_pool(setting.pool, join))
     apart = Groups(plan=whole, domain_size=replica_domain(joined.domain.size, join, side))
-    data = data_communication(whole, held, stages, recipe, profile, wires_of(joined), apart)
-    layer = shown_layer(times, data, whole, profile, dense_share(tables))
-    hop = pipeline_time_s(model, whole, recipe, wires, placed) * profile.collective_factor
-    hops = hops_s(hop, layer, whole, profile)
-    timing = stage_times(times, layer, stages, hops, whole, profile, tables.num_mtp_modules)
-    optimizer = optimizer_time_s(held, stages, pool_kernels(setting.pool), whole, profile)
-    return assembled_times(layer, stages, timing, hops, data, optimizer, whole, profile)
+    beyond = Beyond(replicas=(wires_of(joined), apart))
+    return step_times(setting.model, setting.pool, whole, setting.recipe, setting.profile, beyond)
 
 
 def replica_domain(domain_size: Number, join: Join, side: Plan) -> Number:

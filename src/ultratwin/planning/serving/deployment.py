@@ -20,11 +20,15 @@ from ultratwin.hardware.mix import own_joins
 from ultratwin.hardware.system import System
 from ultratwin.mapping.serving import ServingPlan
 from ultratwin.planning.front import pareto_front, thinned
+from ultratwin.planning.serving.choice import objective_misses
 from ultratwin.planning.serving.search import (
     Axes,
     Plans,
+    hundredths,
+    role_front,
     search_plans,
     search_shares,
+    some_plans,
 )
 from ultratwin.planning.serving.ways import (
     AGGREGATED,
@@ -35,6 +39,7 @@ from ultratwin.planning.serving.ways import (
     Wanted,
     Ways,
     aggregated_deployments,
+    at_whole_replicas,
     disaggregated_deployments,
     every_pair,
     role_candidates,
@@ -44,12 +49,14 @@ from ultratwin.planning.serving.ways import (
 from ultratwin.timing.serving import ServingSetting
 
 OBJECTIVES: Final = ("cost", "chips", "energy")
-_SHOWN_FRONT: Final = 24
+SHOWN_FRONT: Final = 24
+"""Points of a front at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Replicas of one kind. `name`: of ROLES; `request_rate`: the most that one takes [1/s]."""
+    """Replicas of one kind. `name`: of ROLES; `request_rate`: of one, a little more than its even share where a load is
+    given [1/s]."""
 
     name: str
     system_id: str
@@ -69,7 +76,7 @@ class Deployment:
 
     chips: that serve; rented_chips: of whole nodes; request_rate: that is served [1/s]
     ttft_s, tpot_s: means; objectives: what each objective is compared with [s]; miss: worst of value over limit, at
-    least 1; usd_per_s: NaN where no price is known; transfer_s: a prompt's keys and values between replicas
+    least 1; usd_per_s: NaN where no price is known; transfer_s: from prefill to decode replica, the engine's part too
     system_id, precision: several, joined by " + ", where replicas lie on several
     """
 
@@ -157,21 +164,50 @@ def deployments(
                      num_candidates=plans.num_candidates, rejected=plans.rejected)  # fmt: skip
     if not len(plans.num_ranks):
         return empty
+    found, count = _ways(setting, system, plans, wanted, modes)
+    thin = plans_worth_combining(setting, plans, found, wanted)
+    if len(search_shares(len(thin.num_ranks))) > len(search_shares(len(plans.num_ranks))):
+        again, more = _ways(setting, system, thin, wanted, modes)
+        found, count = found + again, count + more
+    return _summary(wanted, found, dataclasses.replace(empty, num_points=count))
+
+
+def _ways(
+    setting: ServingSetting, system: System, plans: Plans, wanted: Wanted, modes: tuple[str, ...]
+) -> tuple[list[Ways], int]:
+    """Deployments of some plans in each mode; how many states and pairs were computed."""
+    apart = DISAGGREGATED in modes and several_tokens(wanted.load)
+    if not (apart or AGGREGATED in modes):
+        return [], 0
     found: list[Ways] = []
+    served = served_candidates(setting, system, plans, wanted)
     count = 0
-    served = None
-    if AGGREGATED in modes or DISAGGREGATED in modes:
-        served = served_candidates(setting, system, plans, wanted)
-    if served is not None and AGGREGATED in modes:
+    if AGGREGATED in modes:
         count += served.points.num_points
-        found.append(aggregated_deployments(served, wanted))
-    if served is not None and DISAGGREGATED in modes and several_tokens(wanted.load):
+        found.append(aggregated_deployments(at_whole_replicas(served, wanted), wanted))
+    if apart:
         pair = every_pair(*role_candidates(served, wanted))
         ways = disaggregated_deployments(*pair, own_joins(system, 2), wanted)
         count += 2 * points_of(plans) + len(ways.table.miss)
-        if len(ways.table.miss):
-            found.append(ways)
-    return _summary(wanted, found, dataclasses.replace(empty, num_points=count))
+        found += [ways] if len(ways.table.miss) else []
+    return found, count
+
+
+def plans_worth_combining(setting: ServingSetting, plans: Plans, found: Sequence[Ways], wanted: Wanted) -> Plans:
+    """Plans that some front of a search holds, or one of its best deployments: those to look at under more loads."""
+    kept: list[NDArray[np.int64]] = []
+    for ways in found:
+        for points in (each.points for each in ways.sides if each.points.setting is setting):
+            if ways.mode != AGGREGATED:  # thinned already
+                kept.append(points.plan_index)
+                continue
+            miss = objective_misses(points.state, wanted.slos, wanted.load)
+            for time in (points.state.ttft_s, points.state.tpot_s):
+                kept.append(points.plan_index[role_front(points, time, miss)])
+            for goal in OBJECTIVES:
+                best = best_of(ways.table, wanted, goal)
+                kept += [] if best is None else [points.plan_index[best : best + 1]]
+    return some_plans(plans, np.unique(np.concatenate(kept))) if kept else plans
 
 
 def points_of(plans: Plans) -> int:
@@ -227,10 +263,9 @@ def best_of(table: Table, wanted: Wanted, goal: str) -> int | None:
 def _front(table: Table) -> NDArray[np.int64]:
     """Deployments that none beats in tokens/s/chip and tokens/s/user, of those whose first tokens are not late."""
     alive = np.isfinite(table.ttft) & np.isfinite(table.miss) & ~table.late
-    # what differs by less than a hundredth is the same
-    slow = np.where(alive, np.round(np.log(np.maximum(table.tpot, 1e-9)), 2), np.inf)
+    slow = np.where(alive, hundredths(table.tpot), np.inf)
     found = pareto_front(np.stack([slow, table.chips / np.maximum(table.rate, 1e-300)]))
-    return thinned(found, _SHOWN_FRONT)
+    return thinned(found, SHOWN_FRONT)
 
 
 def _by_attainment(wanted: Wanted, found: Sequence[Ways]) -> tuple[tuple[float, Deployment | None], ...]:

@@ -15,8 +15,10 @@ from ultratwin.hardware.chip import Array
 from ultratwin.planning.serving.search import Points
 from ultratwin.planning.serving.steady_state import SteadyState
 
-_COUNTS: Final = np.geomspace(1.0, 5.0, 40)
-"""Numbers of replicas that are tried, over the fewest that serve the load."""
+_STEPS: Final = ((480, 144), (10**9, 48))
+"""Plans, and how many numbers of replicas are tried of each up to five times the fewest that serve the load."""
+_MORE: Final = np.geomspace(5.0, 500.0, 21)[1:]
+"""Numbers that are tried above, over the fewest: down to the least load of a search."""
 _BARELY: Final = 1.0 + 1e-12
 
 
@@ -32,7 +34,7 @@ def whole_replicas(points: Points, request_rate: float) -> Points:
         return points
     rates = np.maximum.accumulate(points.state.request_rate.reshape(-1, plans), axis=0)
     fewest = np.maximum(np.ceil(request_rate / np.maximum(rates[-1], 1e-300) / _BARELY), 1.0)
-    counts = np.ceil(fewest * _COUNTS[:, None] / _BARELY)
+    counts = _counts(fewest)
     asked = request_rate / counts
     above = np.clip((rates[:, None, :] < asked[None]).sum(axis=0), 1, len(rates) - 1)
     each = np.arange(plans)
@@ -45,10 +47,11 @@ def whole_replicas(points: Points, request_rate: float) -> Points:
         if not value.ndim or value.shape[-1] != points.num_points:
             return value
         grid = value.reshape(*value.shape[:-1], -1, plans)
+        before, after = grid[..., above - 1, each], grid[..., above, each]
         with np.errstate(invalid="ignore"):
-            found = grid[..., above - 1, each] * (1.0 - share) + grid[..., above, each] * share
+            found = before * (1.0 - share) + after * share
         # nothing of an endless end counts where its share is nothing
-        found = np.where(share <= 0, grid[..., above - 1, each], np.where(share >= 1, grid[..., above, each], found))
+        found = np.where(share <= 0, before, np.where(share >= 1, after, found))
         return found.reshape(*value.shape[:-1], -1)
 
     state = points.state
@@ -61,3 +64,11 @@ def whole_replicas(points: Points, request_rate: float) -> Points:
         points, state=SteadyState(**fields, mix=mix), plan_index=np.tile(each, len(counts)),
         num_chips=np.tile(points.num_chips[:plans], len(counts)),
     )  # fmt: skip
+
+
+def _counts(fewest: Array) -> Array:
+    """Numbers of replicas that are tried, [count, plan]; in small fleets each is one above the last, or more."""
+    steps = next(steps for most, steps in _STEPS if len(fewest) <= most)
+    times = np.concatenate([np.geomspace(1.0, 5.0, steps), _MORE])[:, None]
+    rank = np.arange(len(times))[:, None]
+    return np.asarray(rank + np.maximum.accumulate(np.ceil(fewest * times / _BARELY) - rank, axis=0))

@@ -17,13 +17,13 @@ import numpy as np
 
 from ultratwin.errors import UltratwinError
 from ultratwin.hardware.system import System, load_system, per_rank
-from ultratwin.planning.front import pareto_front
-from ultratwin.planning.run import OFFERS, price_figures
+from ultratwin.planning.front import pareto_front, thinned
+from ultratwin.planning.run import chip_price
 from ultratwin.planning.serving.bounds import Bound, objective_bounds
-from ultratwin.planning.serving.deployment import Deployed, Deployment, deployments
+from ultratwin.planning.serving.deployment import SHOWN_FRONT, Deployed, Deployment, deployments
 from ultratwin.planning.serving.mix import Load
 from ultratwin.planning.serving.question import ServingQuestion, demand_load, serving_setting
-from ultratwin.planning.serving.search import Axes, replica_sizes, search_plans
+from ultratwin.planning.serving.search import Axes, hundredths, replica_sizes, search_plans
 from ultratwin.planning.serving.verification import Verification, verified
 from ultratwin.planning.serving.ways import MODES, Wanted
 from ultratwin.planning.workers import mapped
@@ -152,7 +152,7 @@ def offered_load(asked: ServingQuestion) -> tuple[Load, float | None]:
 def search_system(task: tuple[PlanServingQuestion, System, str, Load, float | None]) -> SystemSearch:
     """One system in one format: its deployments."""
     question, system, precision, load, rate = task
-    _, offer = chip_price(question, system)
+    _, offer = offered_price(question, system)
     try:
         setting, axes, wanted = search_setup(question, system, precision, load, rate)
         found = deployments(setting, system, axes, wanted, question.modes)
@@ -186,7 +186,7 @@ def search_setup(
     )  # fmt: skip
     wanted = Wanted(
         load=load, speculation=asked.speculation, slos=asked.slos, request_rate=rate,
-        burstiness=asked.demand.burstiness, usd_per_chip_s=chip_price(question, system)[0], max_chips=most,
+        burstiness=asked.demand.burstiness, usd_per_chip_s=offered_price(question, system)[0], max_chips=most,
         objective=question.objective,
     )  # fmt: skip
     return setting, axes, wanted
@@ -202,16 +202,10 @@ def _sizes(asked: ServingQuestion, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return kept or (unit,)
 
 
-def chip_price(question: PlanServingQuestion, system: System) -> tuple[float, str]:
+def offered_price(question: PlanServingQuestion, system: System) -> tuple[float, str]:
     """USD per chip and second, NaN where unknown, and which offer it is."""
     own = question.prices_usd_per_chip_s.get(system.id, question.serving.price_usd_per_chip_s)
-    if own is not None:
-        return own, "your price"
-    offers, per_unit = price_figures(system.id)
-    for name in (question.offer,) if question.offer else OFFERS:
-        if name in offers:
-            return offers[name].si / per_unit, name
-    return math.nan, ""
+    return chip_price(system.id, own, question.offer)
 
 
 def _option_of(search: SystemSearch, goal: str) -> Deployment | None:
@@ -239,8 +233,9 @@ def _front(searches: Sequence[SystemSearch]) -> tuple[Deployment, ...]:
     options = [each for search in searches if search.deployed for each in search.deployed.front]
     if not options:
         return ()
-    values = np.array([[each.tpot_s for each in options], [-each.tokens_per_s_per_chip for each in options]])
-    return tuple(options[int(at)] for at in pareto_front(values))
+    slow = hundredths(np.array([each.tpot_s for each in options]))
+    front = pareto_front(np.stack([slow, np.array([-each.tokens_per_s_per_chip for each in options])]))
+    return tuple(options[int(at)] for at in thinned(front, SHOWN_FRONT))
 
 
 def _by_attainment(searches: Sequence[SystemSearch]) -> tuple[tuple[float, Deployment | None], ...]:

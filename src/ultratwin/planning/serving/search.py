@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ultratwin.hardware.chip import Array
+from ultratwin.hardware.chip import Array, Number
 from ultratwin.hardware.system import Pool, per_rank
 from ultratwin.mapping.serving import ServingPlan, kv_capacity_tokens, weight_bytes
 from ultratwin.planning.front import pareto_front, thinned
@@ -32,7 +32,7 @@ SHARES: Final = np.concatenate([np.geomspace(0.002, 0.2, 20), np.linspace(0.22, 
 _MANY: Final = ((120, 1), (480, 2), (10**9, 4))
 """Plans, and how many of the loads are left out for so many: every second, three of four."""
 ROLE_FRONT: Final = 48
-"""Replicas of each role that are combined with each other."""
+"""Replicas of each role that are combined with each other: so many of all, and so many of those that take least."""
 TOKEN_BUDGETS: Final = (2048, 4096, 8192, 16384)
 HEADS: Final = "attention heads, or their groups, do not divide among the tensor-parallel ranks"
 LAYERS: Final = "more pipeline stages than layers"
@@ -110,10 +110,22 @@ class Points:
         return self.plans.plan.at(index), BatchLimits(**own)
 
 
-def role_front(points: Points, time_s: Array) -> NDArray[np.int64]:
-    """Replicas of a role that none beats in both its time and its requests per chip, evenly thinned out."""
-    front = pareto_front(np.stack([time_s, points.num_chips / np.maximum(points.state.request_rate, 1e-300)]))
-    return thinned(front, ROLE_FRONT)
+def role_front(points: Points, time_s: Array, miss: Array) -> NDArray[np.int64]:
+    """Replicas of a role that none beats in both its time and its requests per chip.
+
+    They are evenly thinned out; those that take fewest chips and keep their objectives (`miss` is at most 1) all stay.
+    """
+    chips = points.num_chips / np.maximum(points.state.request_rate, 1e-300)
+    front = pareto_front(np.stack([time_s, chips]))
+    cheapest = front[miss[front] <= 1.0][-ROLE_FRONT:]  # the front is sorted by time
+    # of times that differ by less than a hundredth one is enough to show
+    apart = front[pareto_front(np.stack([hundredths(time_s[front]), chips[front]]))]
+    return np.union1d(thinned(apart, ROLE_FRONT), cheapest)
+
+
+def hundredths(time_s: Array) -> Array:
+    """The logarithm of times, as coarse as they can be told apart: what differs by less than a hundredth is one."""
+    return np.asarray(np.round(np.log(np.maximum(time_s, 1e-9)), 2))
 
 
 def replica_sizes(pool: Pool, most: int) -> tuple[int, ...]:
@@ -243,6 +255,25 @@ def _limits(
         ),
         np.asarray(spare),
     )
+
+
+def some_plans(plans: Plans, at: NDArray[np.int64]) -> Plans:
+    """Some of the plans, in that order."""
+
+    def some(value: Number) -> Array:
+        value = np.asarray(value)
+        return value[at] if value.ndim else value
+
+    limits = {each.name: some(getattr(plans.limits, each.name)) for each in dataclasses.fields(plans.limits)}
+    return dataclasses.replace(
+        plans, plan=sizes_at(plans.plan, at), num_ranks=plans.num_ranks[at], limits=BatchLimits(**limits)
+    )
+
+
+def sizes_at(plan: ServingPlan, at: NDArray[np.int64]) -> ServingPlan:
+    """Some of arrays of plans, in that order."""
+    values = {each.name: np.asarray(getattr(plan, each.name)) for each in dataclasses.fields(plan)}
+    return ServingPlan(**{name: value[at] if value.ndim else value for name, value in values.items()})
 
 
 def search_shares(num_plans: int) -> Array:

@@ -85,6 +85,11 @@ def hand_over_s(
     return moved
 
 
+def engine_hand_over_s(sides: Sequence[ServingSetting]) -> Array:
+    """Seconds that a request waits beside the wire, for router, handshake and polling: of the slower side's engine."""
+    return np.asarray(np.maximum.reduce([np.asarray(each.engine.handover_s, dtype=np.float64) for each in sides]))
+
+
 def reaches(join: Join, joins: Sequence[Join], pair_chips: Array, total_chips: Array) -> Array:
     """Where a join connects both replicas: always between domains; inside one where it holds them.
 

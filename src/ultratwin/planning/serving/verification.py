@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ultratwin.errors import UltratwinError
+from ultratwin.hardware.mix import own_joins
 from ultratwin.hardware.system import System, load_system, per_rank
 from ultratwin.mapping.serving import kv_capacity_tokens
 from ultratwin.planning.serving.deployment import Deployment, Role
@@ -18,6 +19,7 @@ from ultratwin.planning.serving.nodes import Served
 from ultratwin.planning.serving.question import Demand, ServingQuestion, serving_setting
 from ultratwin.planning.serving.slo import Verdict, is_kept, verdicts
 from ultratwin.planning.serving.traffic import offered
+from ultratwin.planning.serving.transfer import engine_hand_over_s, hand_over_s
 from ultratwin.planning.serving.ways import AGGREGATED, rented_chips
 from ultratwin.workload.kv_cache import kv_bytes_per_token
 
@@ -108,7 +110,7 @@ def _simulated(question: ServingQuestion, option: Deployment, load: Load, rate: 
     offered_ = offered(asked)
     if option.mode == AGGREGATED:
         return simulated_service(asked, served, sides[0].plan, sides[0].limits, offered_)
-    return simulated_disaggregation(asked, served, sides[0], sides[1], _transfer(system, served, option), offered_)
+    return simulated_disaggregation(asked, served, sides[0], sides[1], transfer_of(system, served, option), offered_)
 
 
 def _demand(demand: Demand, option: Deployment, rate: float | None) -> Demand:
@@ -141,19 +143,21 @@ def _limits(question: ServingQuestion, role: Role, load: Load, asked: ServingQue
     )  # fmt: skip
 
 
-def _transfer(system: System, served: Served, option: Deployment) -> Transfer:
-    """The links that keys and values of a prompt go over: scale-up where one domain holds the deployment."""
+def transfer_of(system: System, served: Served, option: Deployment) -> Transfer:
+    """What keys and values of a prompt go over: as fast as the library moves those of the typical prompt.
+
+    The link is taken for all of that time, as in the closed form; the engine's own part takes none of it.
+    """
     from ultratwin.simulation.serving.fleet import Transfer  # only here: it imports Numba's loop
 
-    pool = per_rank(system.pool)
-    ranks = min(int(role.plan.num_ranks) for role in option.roles)
-    inside = option.chips <= system.pool.domain.size or float(np.ravel(pool.fabric.bytes_per_s)[0]) <= 0
-    link = pool.domain if inside else pool.fabric
+    sides, load = (served.setting, served.setting), served.load
+    prefill, decode = (np.array([float(role.chips)]) for role in option.roles)
+    wire_s = hand_over_s(sides, load, (prefill, decode), np.array([float(option.chips)]), own_joins(system, 2))
+    each = kv_bytes_per_token(served.setting.model, served.setting.formats.kv_bytes)
     return Transfer(
-        kv_bytes_per_token=kv_bytes_per_token(served.setting.model, served.setting.formats.kv_bytes),
-        bytes_per_s=max(float(np.ravel(link.bytes_per_s)[0]), 1.0) * ranks,
-        latency_s=float(np.ravel(link.latency_s)[0]) + float(served.setting.engine.handover_s),
-    )
+        kv_bytes_per_token=each, bytes_per_s=max(each * float(np.mean(load.prompt_tokens)) / float(wire_s[0]), 1.0),
+        latency_s=float(np.ravel(engine_hand_over_s(sides))[0]),
+    )  # fmt: skip
 
 
 def _grown(option: Deployment, found: tuple[Verdict, ...], overloaded: bool) -> Deployment:

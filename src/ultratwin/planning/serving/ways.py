@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from ultratwin.hardware.chip import Array
 from ultratwin.hardware.mix import Join
 from ultratwin.hardware.system import System
-from ultratwin.planning.serving.choice import predicted_s
+from ultratwin.planning.serving.choice import objective_misses, predicted_s
 from ultratwin.planning.serving.loads import whole_replicas
 from ultratwin.planning.serving.mix import Load, Speculation
 from ultratwin.planning.serving.search import Plans, Points, role_front, search_points
 from ultratwin.planning.serving.slo import Slo, Slos
-from ultratwin.planning.serving.transfer import hand_over_s, queued_s
+from ultratwin.planning.serving.transfer import engine_hand_over_s, hand_over_s, queued_s
 from ultratwin.timing.serving import ServingSetting
 
 AGGREGATED: Final = "aggregated"
@@ -124,7 +124,7 @@ def deployment_table(
 
     Args:
         predicted: what each objective is compared with [s]; rate: that is served [1/s]
-        ttft, tpot: means; moved: seconds between prefill and decode replicas
+        ttft, tpot: means; moved: seconds between prefill and decode replicas, the engine's own among them
     """
     chips, rented, usd, power = (np.zeros(np.shape(rate)) for _ in range(4))
     by_system: dict[str, tuple[Array, int]] = {}
@@ -185,20 +185,19 @@ def role_loads(load: Load) -> tuple[Load, Load]:
     return prefill, decode
 
 
-def role_candidates(served: Candidates, wanted: Wanted, *, whole: bool = False) -> tuple[Candidates, Candidates]:
-    """Prefill and decode replicas of the plans of some candidates: of each the ones that are worth combining.
-
-    Args: whole: at the loads of whole numbers of replicas, as of `at_whole_replicas`
-    """
+def role_candidates(served: Candidates, wanted: Wanted) -> tuple[Candidates, Candidates]:
+    """Prefill and decode replicas of the plans of some candidates: of each the ones that are worth combining."""
     found = []
-    for load, name in zip(role_loads(wanted.load), ("ttft_s", "tpot_s"), strict=True):
+    asked = (("ttft_s", ("ttft", "e2el")), ("tpot_s", ("tpot", "itl")))
+    for load, (name, metrics) in zip(role_loads(wanted.load), asked, strict=True):
         points = search_points(
             served.points.setting, served.points.plans, load, wanted.speculation, burstiness=wanted.burstiness,
             total_rate=wanted.request_rate,
         )  # fmt: skip
-        side = dataclasses.replace(served, points=points)
-        side = at_whole_replicas(side, wanted) if whole else side
-        found.append(side.some(role_front(side.points, getattr(side.points.state, name))))
+        side = at_whole_replicas(dataclasses.replace(served, points=points), wanted)
+        state, slos = side.points.state, tuple(each for each in wanted.slos.each if each.metric in metrics)
+        miss = objective_misses(state, dataclasses.replace(wanted.slos, each=slos), load)
+        found.append(side.some(role_front(side.points, getattr(state, name), miss)))
     return found[0], found[1]
 
 
@@ -243,7 +242,7 @@ def handed_over(
         (prefill.setting, decode.setting), wanted.load, (prefill.num_chips, decode.num_chips), total, joins,
         transfer_dtype,
     )  # fmt: skip
-    moved = queued_s(moved, [rate / each for each in replicas])
+    moved = queued_s(moved, [rate / each for each in replicas]) + engine_hand_over_s((prefill.setting, decode.setting))
     predicted = [_both_s(prefill, decode, slo, wanted, moved) for slo in wanted.slos.each]
     # decode replicas that are flooded make requests endless too
     ttft = np.where(np.isfinite(decode.state.ttft_s), prefill.state.ttft_s + moved, np.inf)
