@@ -272,7 +272,7 @@ class TestWholeReplicas:
                 plan, limits = points.one_plan(at)
                 grid = open_states(Served(setting=one.setting, load=LOAD), plan, limits, fine, 1.0, rate)
                 near = int(np.argmin(np.abs(grid.request_rate - rate / counts[at])))
-                assert points.state.tpot_s[at] == pytest.approx(grid.tpot_s[near], rel=0.03)
+                assert points.state.tpot_s[at] == pytest.approx(grid.tpot_s[near], rel=0.05)
                 assert points.state.ttft_s[at] == pytest.approx(grid.ttft_s[near], rel=0.1)
 
 
