@@ -15,13 +15,13 @@ import argparse
 import csv
 import dataclasses
 import hashlib
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fitted import write_fitted
 from ultratwin.catalogue import loader
 from ultratwin.errors import UltratwinError
 from ultratwin.mapping.engine import GENERIC, Engine, load_engine
@@ -243,8 +243,6 @@ def write(name: str, engine: Engine, names: list[str], found: tuple[int, Residua
 
     `found`: rows that were fitted, residuals of the other configurations, and of those in the best tier
     """
-    path = ENGINES / f"{name}.toml"
-    text = path.read_text(encoding="utf-8")
     fitted, scored, trusted = found
     logs = np.concatenate(list(scored.values()))
     median = 100 * np.median(np.abs(np.exp(logs) - 1))
@@ -260,13 +258,7 @@ def write(name: str, engine: Engine, names: list[str], found: tuple[int, Residua
             measured = float(np.exp(np.quantile(np.abs(np.concatenate(parts)), 0.9)) - 1)
             # few rows that agree make no engine surer than engines are
             values[figure] = (max(measured, float(getattr(load_engine(GENERIC), figure))), "")
-    for key, (value, unit) in values.items():
-        facts = f'unit = "{unit}", status = "measured", source = "fit_engines", note = "{note}"'
-        line = f"{key} = {{ value = {value:.4g}, {facts} }}"
-        text, count = re.subn(rf"^{key} = .*$", line, text, flags=re.MULTILINE)
-        if not count:
-            text = text.rstrip("\n") + "\n" + line + "\n"
-    path.write_text(text, encoding="utf-8")
+    write_fitted(ENGINES / f"{name}.toml", values, source="fit_engines", note=note)
 
 
 def main() -> None:

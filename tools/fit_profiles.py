@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import re
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from fitted import write_fitted
 from ultratwin.catalogue import loader
 from ultratwin.catalogue.schema import ProfileEntry
 from ultratwin.mapping.profile import Profile, load_profile
@@ -126,20 +126,12 @@ def report(name: str, runs: dict[bool, list[Run]], profile: Profile) -> str:
 
 def write(name: str, profile: Profile, names: list[str], runs: dict[bool, list[Run]]) -> None:
     """Puts the fitted values into the profile's file, with the points and the residual in each note."""
-    path = PROFILES / f"{name}.toml"
-    text = path.read_text(encoding="utf-8")
     scored = runs[False] or runs[True]
     residual = np.median(np.abs(np.concatenate(list(errors(scored, profile).values()))))
     note = f"{len(runs[True])} rows fitted; median error {100 * residual:.1f} % on {len(scored)} others"
     values = {key: (float(getattr(profile, key)) / CONSTANTS[key][3], CONSTANTS[key][2]) for key in names}
     values["step_spread_frac"] = (spread(scored, profile), "")
-    for key, (value, unit) in values.items():
-        facts = f'unit = "{unit}", status = "measured", source = "fit_profiles", note = "{note}"'
-        line = f"{key} = {{ value = {value:.4g}, {facts} }}"
-        text, count = re.subn(rf"^{key} = .*$", line, text, flags=re.MULTILINE)
-        if not count:
-            text = text.rstrip("\n") + "\n" + line + "\n"
-    path.write_text(text, encoding="utf-8")
+    write_fitted(PROFILES / f"{name}.toml", values, source="fit_profiles", note=note)
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TypeVar
+
+_Value = TypeVar("_Value")
 
 
 class UltratwinError(Exception):
@@ -66,3 +69,13 @@ def unknown_name(
     shown = ", ".join(names[:40]) + (f", ... ({len(names)} in all)" if len(names) > 40 else "")
     hint = f"did you mean {original[near[0]]}?" if near else ""
     return error(f'unknown {kind} "{name}"', where=where, allowed=shown, hint=hint)
+
+
+def required(value: _Value | None, missing: str, hint: str = "ask .feasible first") -> _Value:
+    """A figure that an answer may lack.
+
+    Raises: ScenarioError where it does: `missing` says what
+    """
+    if value is None:
+        raise ScenarioError(missing, hint=hint)
+    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ultratwin.api.result import Result
+from ultratwin.api.result import ExplainedResult
 from ultratwin.planning.checks import checked_name
 from ultratwin.report.tables import Block
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ledger(Result):
+class Ledger(ExplainedResult):
     """Published claims on trial; `claims` holds each with its readings, their numbers and verdicts."""
 
     claims: tuple[Claim, ...]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ultratwin.api.result import Result, required
+from ultratwin.api.result import ExplainedResult
 from ultratwin.catalogue import loader
+from ultratwin.errors import required
 from ultratwin.hardware.system import System
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving_formats import serving_formats
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiffuseResult(Result):
+class DiffuseResult(ExplainedResult):
     """How fast a video is made; or, where `feasible` is false, why it can't be."""
 
     question: DiffusionQuestion

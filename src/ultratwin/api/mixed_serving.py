@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ultratwin.api.result import Result, required
+from ultratwin.api.result import ExplainedResult, Result
 from ultratwin.api.serving import AUTO, check_choices, own_precision, serving_question
-from ultratwin.errors import ScenarioError, unknown_name
+from ultratwin.errors import ScenarioError, required, unknown_name
 from ultratwin.hardware.mix import PoolShare, join_entries, parse_pools
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving_formats import serving_formats
@@ -37,7 +37,7 @@ _OF_ONE_SYSTEM: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MixedServeResult(Result):
+class MixedServeResult(ExplainedResult):
     """What users feel of a model on two pools; or, where `feasible` is false, why it can't run."""
 
     answer: MixedServingAnswer

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ultratwin.api.result import RunResult, required
+from ultratwin.api.result import RunResult
 from ultratwin.api.training import training_question
+from ultratwin.errors import required
 from ultratwin.hardware.mix import PoolShare
 from ultratwin.mapping.plan import Rejected
 from ultratwin.planning.checks import checked_count, prices_usd_per_chip_s

@@ -49,12 +49,11 @@ class PowerResult(Result):
             return training_blocks(self.training.question, self.training.answer, self.training.explain())
         return power_blocks(self.found)
 
-    def to_json(self) -> str:
-        """The answer as JSON; the same bytes for the same question."""
-        from ultratwin.report.json import dumped
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as JSON objects."""
         from ultratwin.report.power import power_json
 
-        return self.training.to_json() if self.found is None else dumped(power_json(self.found))
+        return self.training.as_dict() if self.found is None else power_json(self.found)
 
 
 def power(

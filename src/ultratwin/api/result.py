@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from ultratwin.errors import ScenarioError
 from ultratwin.report.tables import Block
 
 if TYPE_CHECKING:
     from ultratwin.planning.run import Run
     from ultratwin.planning.uncertainty import Range
 
-_Value = TypeVar("_Value")
 
-
-class Result:
+class Result(ABC):
     """An answer that can be shown. Variants say what its blocks and its JSON objects are."""
 
     __slots__ = ()
@@ -25,17 +23,13 @@ class Result:
         """Whether anything can run; an answer that nothing can refuse always is."""
         return True
 
+    @abstractmethod
     def blocks(self) -> list[Block]:
         """The answer as blocks of a table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """The answer as JSON objects."""
-        raise NotImplementedError
-
-    def explain(self) -> object:
-        """What the answer rests on; `str()` of it is text."""
-        raise NotImplementedError
 
     def to_json(self) -> str:
         """The answer as JSON; byte-identical for an equal question, version and catalogue."""
@@ -50,15 +44,25 @@ class Result:
         return rendered(self.blocks(), width=width)
 
 
-class RunResult(Result):
+class ExplainedResult(Result):
+    """An answer that says what it rests on."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def explain(self) -> object:
+        """Where the time goes, and every figure used with its source; `str()` of it is text."""
+
+
+class RunResult(ExplainedResult):
     """An answer about a training run; its figures raise ScenarioError where there is none: ask `feasible`."""
 
     __slots__ = ()
 
     @property
+    @abstractmethod
     def run(self) -> Run:
         """The whole run."""
-        raise NotImplementedError
 
     @property
     def step_time_s(self) -> Range:
@@ -79,13 +83,3 @@ class RunResult(Result):
     def cost_usd(self) -> Mapping[str, Range]:
         """Dollars of the whole run by offer; empty where no price is public and none was given."""
         return self.run.cost_usd
-
-
-def required(value: _Value | None, missing: str, hint: str = "ask .feasible first") -> _Value:
-    """A figure that an answer may lack.
-
-    Raises: ScenarioError where it does: `missing` says what
-    """
-    if value is None:
-        raise ScenarioError(missing, hint=hint)
-    return value

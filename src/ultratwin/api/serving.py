@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ultratwin.api.result import Result, required
+from ultratwin.api.result import ExplainedResult, Result
 from ultratwin.catalogue import loader
-from ultratwin.errors import ScenarioError, unknown_name
+from ultratwin.errors import ScenarioError, required, unknown_name
 from ultratwin.hardware.system import System
 from ultratwin.mapping.plan import Rejected
 from ultratwin.mapping.serving import ServingPlan
@@ -46,7 +46,7 @@ AUTO: Final = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServeResult(Result):
+class ServeResult(ExplainedResult):
     """What users of a served model feel; or, where `feasible` is false, why it can't run.
 
     Ranges have `.low`, `.expected`, `.high`. Figures raise ScenarioError where there is none: ask `feasible`.
@@ -201,22 +201,22 @@ def serving_question(
         is_planned: the system is chosen later
     Raises: ScenarioError for bad input
     """
-    for name, value, high in (("isl", isl, _MOST_TOKENS), ("osl", osl, _MOST_TOKENS)):
-        if not 1 <= value <= high:
-            raise ScenarioError(f"{name} is {value:g} tokens", allowed=f"1 to {high:,}")
-    _check_between("range_ratio", range_ratio, 0.0, 0.999)
-    _check_between("acceptance_rate", acceptance_rate, 0.0, 1.0)
-    _check_between("burstiness", burstiness, 1e-6, 1e9)
-    _check_between("attainment", attainment, 1e-9, 1.0)
-    if memory_utilization is not None:
-        _check_between("memory_utilization", memory_utilization, 0.01, 1.0)
+    for name, tokens in (("isl", isl), ("osl", osl)):
+        if not 1 <= tokens <= _MOST_TOKENS:
+            raise ScenarioError(f"{name} is {tokens:g} tokens", allowed=f"1 to {_MOST_TOKENS:,}")
+    for name, value, low, high in (
+        ("range_ratio", range_ratio, 0.0, 0.999), ("acceptance_rate", acceptance_rate, 0.0, 1.0),
+        ("burstiness", burstiness, 1e-6, 1e9), ("attainment", attainment, 1e-9, 1.0),
+        ("memory_utilization", memory_utilization, 0.01, 1.0),
+    ):  # fmt: skip
+        if value is not None and not low <= value <= high:
+            raise ScenarioError(f"{name} is {value:g}", allowed=f"{low:g} to {high:g}")
     if request_rate is not None and not request_rate > 0:
         raise ScenarioError(f"request_rate is {request_rate:g} requests/s", allowed="above 0, or inf")
-    if fidelity and fidelity not in FIDELITIES:
-        raise unknown_name("fidelity", fidelity, FIDELITIES, error=ScenarioError)
+    for kind, word, known in (("fidelity", fidelity, FIDELITIES), ("routing", routing, RULES)):
+        if word and word not in known:
+            raise unknown_name(kind, word, known, error=ScenarioError)
     precision = own_precision(model, precision)
-    if routing and routing not in RULES:
-        raise unknown_name("routing", routing, RULES, error=ScenarioError)
     sizes = {
         "tensor_parallel_size": tensor_parallel_size, "pipeline_parallel_size": pipeline_parallel_size,
         "attention_data_parallel_size": data_parallel_size, "expert_parallel_size": expert_parallel_size,
@@ -260,11 +260,6 @@ def own_precision(model: str | Path | Model, precision: str) -> str:
         return serving_formats(precision).name
     known = model if isinstance(model, Model) else load_model(model)
     return known.stored_format or "bf16"
-
-
-def _check_between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ScenarioError(f"{name} is {value:g}", allowed=f"{low:g} to {high:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

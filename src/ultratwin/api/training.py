@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ultratwin.api.result import Result, RunResult, required
+from ultratwin.api.result import Result, RunResult
 from ultratwin.catalogue.assumptions import assuming
-from ultratwin.errors import ScenarioError, unknown_name
+from ultratwin.errors import ScenarioError, required, unknown_name
 from ultratwin.hardware.system import System, load_system
 from ultratwin.mapping.memory import Memory
 from ultratwin.mapping.plan import Plan, Rejected
@@ -137,14 +137,14 @@ class TrainResult(RunResult):
 
         return answer_until_done(self.answer, self.question, ReliabilityOptions(seed=self.question.seed, **options))
 
-    def to_json(self, until_done: ReliableRun | None = None) -> str:
-        """The answer as JSON, with a run until it is done if given; the same bytes for the same question."""
-        from ultratwin.report.json import dumped, training_json
+    def as_dict(self, until_done: ReliableRun | None = None) -> dict[str, Any]:
+        """The answer as JSON objects, with a run until it is done if given."""
+        from ultratwin.report.json import training_json
         from ultratwin.report.reliability import reliability_json
 
         tornado = self.sensitivity() if self.feasible else None
         found = training_json(self.question, self.answer, self.explain(), tornado)
-        return dumped(found if until_done is None else found | {"until_done": reliability_json(until_done)})
+        return found if until_done is None else found | {"until_done": reliability_json(until_done)}
 
     def blocks(self) -> list[Block]:
         """The answer as blocks of a table."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ultratwin.cli.parameters import Flag
-from ultratwin.cli.printing import print_result
+from ultratwin.cli.printing import print_explained
 
 
 def claims(
@@ -24,4 +24,4 @@ def claims(
     """
     import ultratwin
 
-    return print_result(ultratwin.claims(*names), json=json, explain=explain)
+    return print_explained(ultratwin.claims(*names), json=json, explain=explain)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cyclopts import Group, Parameter
 
 from ultratwin.cli.parameters import Count, Flag, Money, Quantity
-from ultratwin.cli.printing import print_result
+from ultratwin.cli.printing import print_explained
 from ultratwin.cli.training_options import OUTPUT, chosen_options
 
 _VIDEO = Group("Video (what is left out is as the model was trained)", sort_key=1)
@@ -98,4 +98,4 @@ def diffuse(
         model, system, **chosen_options(video or Video(), spread or Spread()), region=shown.region,
         price_per_chip_hour=shown.price_per_chip_hour, seed=shown.seed,
     )  # fmt: skip
-    return print_result(result, json=shown.json, explain=shown.explain)
+    return print_explained(result, json=shown.json, explain=shown.explain)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ultratwin.api.result import Result
+    from ultratwin.api.result import ExplainedResult, Result
     from ultratwin.report.tables import Block
 
 
@@ -25,12 +25,18 @@ def print_blocks(blocks: Sequence[Block]) -> None:
     show(blocks)
 
 
-def print_result(result: Result, *, json: bool, explain: bool = False) -> int:
-    """A verb's result: JSON, or tables and, if asked for, what they rest on. Returns the exit code."""
+def print_result(result: Result, *, json: bool) -> int:
+    """A verb's result: JSON or tables. Returns the exit code."""
     if json:
         sys.stdout.write(result.to_json() + "\n")
     else:
         print_blocks(result.blocks())
-        if explain:
-            sys.stdout.write(f"\n{result.explain()}\n")
     return 0 if result.feasible else 1
+
+
+def print_explained(result: ExplainedResult, *, json: bool, explain: bool) -> int:
+    """A verb's result and, if asked for, what its tables rest on. Returns the exit code."""
+    exit_code = print_result(result, json=json)
+    if explain and not json:
+        sys.stdout.write(f"\n{result.explain()}\n")
+    return exit_code

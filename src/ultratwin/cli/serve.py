@@ -9,7 +9,7 @@ from typing import Any
 from cyclopts import Parameter
 
 from ultratwin.cli.parameters import Count, Flag
-from ultratwin.cli.printing import print_result
+from ultratwin.cli.printing import print_explained
 from ultratwin.cli.serving_options import (
     OUTPUT,
     SERVICE,
@@ -96,7 +96,7 @@ def serve(
         from ultratwin.report.launch.serving import write_serving_files
 
         write_serving_files(shown.launch, result.question, result.answer, shown.launch_dir)
-    return print_result(result, json=shown.json, explain=shown.explain)
+    return print_explained(result, json=shown.json, explain=shown.explain)
 
 
 def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Output, options: dict[str, Any]) -> int:
@@ -114,4 +114,4 @@ def _mixed(model: str, system: str, pools: RolePools, join: Joined, shown: Outpu
     result = ultratwin.serve_mixed(
         model, **named, **options, fidelity=shown.fidelity, seed=shown.seed, prices_per_chip_hour=prices
     )
-    return print_result(result, json=shown.json, explain=shown.explain)
+    return print_explained(result, json=shown.json, explain=shown.explain)

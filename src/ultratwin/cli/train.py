@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from ultratwin.cli.parameters import Count, Flag
-from ultratwin.cli.printing import print_result
+from ultratwin.cli.printing import print_explained, print_json
 from ultratwin.cli.training_options import OUTPUT, Layout, Pools, Site, Training, chosen_options
 from ultratwin.errors import ScenarioError
 from ultratwin.units import parse
@@ -108,7 +108,7 @@ def train(
     breaking = failures or Failures()
     lasting = result.until_done(**_reliability(breaking)) if breaking.asked and result.feasible else None
     if chosen.json:
-        sys.stdout.write(result.to_json(lasting) + "\n")
+        print_json(result.as_dict(lasting))
     else:
         from ultratwin.report.tables import show
         from ultratwin.report.training import training_blocks
@@ -157,7 +157,7 @@ def _on_pools(model: str, pools: Pools, output: Output, options: dict[str, Any])
         model, pools.pools, fabric=pools.fabric, layers=layers, prices_per_chip_hour=dict(pools.price),
         objective=output.objective, seed=output.seed, **options,
     )  # fmt: skip
-    return print_result(result, json=output.json, explain=output.explain)
+    return print_explained(result, json=output.json, explain=output.explain)
 
 
 def _reliability(failures: Failures) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import numpy as np
 from ultratwin.catalogue import loader
 from ultratwin.catalogue.facts import Fact
 from ultratwin.catalogue.schema import ProfileEntry
-from ultratwin.errors import ScenarioError
+from ultratwin.errors import required
 from ultratwin.hardware.chip import Array
+from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.recipe import recipe
 from ultratwin.planning.checks import OBJECTIVES, checked_objective
 from ultratwin.planning.evaluate import Setting
@@ -29,6 +30,7 @@ OWN_PRICE: Final = "your price"
 """What planning.run calls the offer that is the user's own price."""
 NUDGE_FRAC: Final = 0.1
 """How far facts are moved whose sources state no range."""
+_DEPENDS: Final = "only a run that is possible depends on facts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,15 +282,14 @@ def outcomes_of(
 
     Raises: ScenarioError if the answer has no run
     """
-    run_of(answer)
-    assert answer.plan is not None
+    plan = plan_of(answer)
     price = question.price_usd_per_chip_s if price_usd_per_chip_s is None else price_usd_per_chip_s
     setting = Setting(
         model=answer.model, pool=answer.system.pool, recipe=recipe(answer.precision), profile=answer.profile
     )
     region = loader.resolve("regions", question.region)
     return run_outcomes(
-        setting, answer.system, answer.plan, sampler, tokens=answer.tokens, region=region, price_usd_per_chip_s=price
+        setting, answer.system, plan, sampler, tokens=answer.tokens, region=region, price_usd_per_chip_s=price
     )
 
 
@@ -317,9 +318,15 @@ def run_of(answer: TrainingAnswer) -> Run:
 
     Raises: ScenarioError if no plan can run
     """
-    if answer.run is None or answer.plan is None:
-        raise ScenarioError(f"no plan can run: {answer.rejected}", hint="only a run that is possible depends on facts")
-    return answer.run
+    return required(answer.run, f"no plan can run: {answer.rejected}", hint=_DEPENDS)
+
+
+def plan_of(answer: TrainingAnswer) -> Plan:
+    """The plan of an answer.
+
+    Raises: ScenarioError if no plan can run
+    """
+    return required(answer.plan, f"no plan can run: {answer.rejected}", hint=_DEPENDS)
 
 
 def _own_price_name(answer: TrainingAnswer, question: TrainingQuestion) -> str:

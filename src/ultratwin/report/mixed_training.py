@@ -13,7 +13,7 @@ from ultratwin.hardware.system import per_rank
 from ultratwin.mapping.plan import Plan
 from ultratwin.mapping.schedules import SCHEDULE_NAMES
 from ultratwin.planning.mixed.training import MixedAnswer, MixedQuestion
-from ultratwin.planning.mixed.training_run import step_seconds, step_tokens
+from ultratwin.planning.mixed.training_run import MixedRun, step_seconds, step_tokens
 from ultratwin.planning.mixed.training_search import PURE, MixedCandidate, side_chips
 from ultratwin.planning.mixed.training_step import GROUPS, STAGES, TENSOR, WAITING
 from ultratwin.planning.run import SECONDS_PER_DAY
@@ -39,22 +39,23 @@ _SMALLEST_SHARE: Final = 0.001
 def mixed_training_blocks(question: MixedQuestion, answer: MixedAnswer) -> list[Block]:
     """Title, result, ways to divide the job, what each kind does, what it is measured against; or why nothing runs."""
     blocks: list[Block] = [_title(question, answer)]
-    if answer.best is None or answer.run is None:
+    best, run = answer.best, answer.run
+    if best is None or run is None:
         lines = (str(answer.rejected),) if answer.rejected else ()
         blocks.append(Lines(title="nothing can run", lines=lines))
         return blocks
-    blocks.append(_result(answer))
+    blocks.append(_result(answer, best, run))
     if len(answer.mix.shares) > 1:
         blocks.append(_ways(answer))
-    blocks += [_sides(answer, answer.best), *_breakdowns(answer)]
+    blocks += [_sides(answer, best), *_breakdowns(answer, best, run)]
     if answer.budgets:
-        blocks.append(_measured(answer))
+        blocks.append(_measured(answer, answer.mixed or best))
     if answer.crossovers:
         blocks.append(_crossovers(answer))
-    reasons = _remarks(answer)
+    reasons = _remarks(answer, best, run)
     if reasons:
         blocks.append(Lines(title="why", lines=reasons))
-    rows = tuple((name, "", share, "") for name, share in answer.run.run.spread if share >= 0.005)
+    rows = tuple((name, "", share, "") for name, share in run.run.spread if share >= 0.005)
     blocks.append(Bars(title="what the range of the duration comes from", rows=rows))
     blocks.append(_searched(answer))
     return blocks
@@ -89,10 +90,8 @@ def _join_said(answer: MixedAnswer) -> str:
     return f"joined by {name}{assumed}: {where}, {said(speed)} GB/s per chip, {float(join.latency_s) * 1e6:.3g} us"
 
 
-def _result(answer: MixedAnswer) -> Pairs:
-    assert answer.run is not None
-    assert answer.best is not None
-    run = answer.run.run
+def _result(answer: MixedAnswer, best: MixedCandidate, mixed_run: MixedRun) -> Pairs:
+    run = mixed_run.run
     rows = [run_said(metric, metric.read(run)) for metric in (*METRICS, *cost_metrics(run))]
     rows.insert(1, ("steps", f"{run.num_steps:,}", ""))
     if not run.cost_usd:
@@ -102,9 +101,9 @@ def _result(answer: MixedAnswer) -> Pairs:
         days = said(good.duration_s / SECONDS_PER_DAY)
         often = format_seconds(good.mtbf_s)
         rows.append(("goodput", f"{good.ettr:.1%}", f"{days} days with failures, one every {often}"))
-    way = WAYS[answer.best.way]
-    if answer.best.way == PURE:
-        way = f"{answer.mix.shares[answer.best.order[0]].system.id} alone"
+    way = WAYS[best.way]
+    if best.way == PURE:
+        way = f"{answer.mix.shares[best.order[0]].system.id} alone"
     return Pairs(title=f"result of the best way, {way}: expected (90 % range)", rows=tuple(rows))
 
 
@@ -207,11 +206,9 @@ def _sides(answer: MixedAnswer, best: MixedCandidate) -> Grid:
     )
 
 
-def _breakdowns(answer: MixedAnswer) -> list[Block]:
-    assert answer.run is not None
-    assert answer.best is not None
+def _breakdowns(answer: MixedAnswer, best: MixedCandidate, run: MixedRun) -> list[Block]:
     blocks: list[Block] = []
-    for at, parts in zip(answer.best.order, answer.run.parts, strict=True):
+    for at, parts in zip(best.order, run.parts, strict=True):
         total = sum(parts.values())
         rows = [
             (name, seconds_of(value), value / total, "")
@@ -223,10 +220,8 @@ def _breakdowns(answer: MixedAnswer) -> list[Block]:
     return blocks
 
 
-def _measured(answer: MixedAnswer) -> Grid:
+def _measured(answer: MixedAnswer, mixed: MixedCandidate) -> Grid:
     """The best mix beside one kind alone: with the pool's own units, the same money per hour, the same power."""
-    mixed = answer.mixed or answer.best
-    assert mixed is not None
     rows = []
     for each in answer.found.best[PURE]:
         share = answer.mix.shares[each.order[0]]
@@ -278,14 +273,12 @@ def _crossovers(answer: MixedAnswer) -> Lines:
     return Lines(title="where the best mix pays: expected (90 % range)", lines=tuple(lines))
 
 
-def _remarks(answer: MixedAnswer) -> tuple[str, ...]:
+def _remarks(answer: MixedAnswer, best: MixedCandidate, run: MixedRun) -> tuple[str, ...]:
     """What makes dividing layers over both kinds slow, and what the best way loses."""
-    best, found = answer.best, answer.found.best
+    found = answer.found.best
     lines = []
-    assert best is not None
-    assert answer.run is not None
     if best.way in (STAGES, GROUPS):
-        for at, parts in zip(best.order, answer.run.parts, strict=True):
+        for at, parts in zip(best.order, run.parts, strict=True):
             if parts[WAITING] > 0.005 * best.step_s:
                 lines.append(f"{_chip(answer, at)} waits {seconds_of(parts[WAITING])} of a step for the other kind")
     if found.get(TENSOR):

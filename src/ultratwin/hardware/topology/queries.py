@@ -116,8 +116,7 @@ def path(topology: Topology, source: int, target: int) -> tuple[Hop, ...]:
             Hop(link=domain.link_name(int(link)), bytes_per_s=float(rate[link]), latency_s=float(latency[link]))
             for link in found.link
         )
-    fabric = topology.fabric
-    assert fabric is not None  # more than one domain has a fabric
+    fabric = topology.between_domains()
     level = meeting_level(fabric, at, start, to, end)
     names = [f"adapter of chip {source} up"]
     names += [f"leaf {_leaf(fabric, at, start)} up"] * (level > 0) + [f"pod {_pod(fabric, at)} up"] * (level > 1)
@@ -161,8 +160,7 @@ def loss(topology: Topology, part: str, chips_per_rack: int) -> Loss:
     size = topology.domain.size
     if part in ("chip", "link", "rack", "domain"):
         return _domain_loss(topology, part, min(chips_per_rack, topology.num_endpoints), size)
-    fabric = topology.fabric
-    assert fabric is not None
+    fabric = topology.between_domains()
     adapters = fabric.domains_per_leaf * fabric.lanes_per_leaf
     pod_spines = max(1, fabric.num_spines // fabric.num_pods)
     match part:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ultratwin.catalogue import loader
-from ultratwin.errors import ScenarioError
+from ultratwin.errors import ScenarioError, required
 from ultratwin.hardware.system import Pool, System, load_system
 from ultratwin.hardware.topology.axis import Axis
 from ultratwin.hardware.topology.clos import Clos
@@ -44,6 +44,15 @@ class Topology:
     def num_endpoints(self) -> int:
         """Chips of all its domains."""
         return self.domain.size * self.num_domains
+
+    def between_domains(self) -> ScaleOut:
+        """The scale-out fabric.
+
+        Raises: ScenarioError where there is one domain, which has none
+        """
+        return required(
+            self.fabric, f"{self.name} of {self.num_chips:,} chips is one domain", hint="ask for more chips"
+        )
 
 
 def build_topology(system: System | str, num_chips: int) -> Topology:

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 
 from ultratwin.catalogue.schema import Scenario
-from ultratwin.errors import UltratwinError
+from ultratwin.errors import UltratwinError, required
 from ultratwin.hardware.chip import Array, Number
 from ultratwin.hardware.system import System
 from ultratwin.planning.claims.sampling import MakeSampler, drawing, listing, replacing
-from ultratwin.planning.sensitivity import UsedFact, chosen_offer, outcomes_of, run_of
+from ultratwin.planning.sensitivity import UsedFact, chosen_offer, outcomes_of, plan_of, run_of
 from ultratwin.planning.serving.answer import ServingAnswer, answer_serving
 from ultratwin.planning.serving.deployment import Deployment
 from ultratwin.planning.serving.nodes import Served
@@ -41,8 +41,8 @@ class Trained:
         """What readings may use, [1 + sample]; USD only where a price is public."""
         answer = self.answer
         outcomes = outcomes_of(answer, self.question, sampler_of(f"{answer.profile.id}, {answer.system.pool.chip.id}"))
-        assert answer.plan is not None
-        tokens = float(answer.plan.global_batch_size) * float(answer.plan.seq_length)
+        plan = plan_of(answer)
+        tokens = float(plan.global_batch_size) * float(plan.seq_length)
         whole = answer.tokens
         found: dict[str, Number] = {
             "tokens_per_s": tokens / outcomes.step_s,
@@ -70,12 +70,11 @@ class ServedModel:
     def results(self, sampler_of: MakeSampler) -> dict[str, Number]:
         """What readings may use, [1 + sample]; USD only where a price is public."""
         answer = self.answer
-        assert answer.plan is not None
-        assert answer.limits is not None
-        assert answer.point is not None
+        refused = f"no deployment can serve: {answer.rejected}"
+        plan, limits = required(answer.plan, refused), required(answer.limits, refused)
         served = Served(setting=answer.setting, load=answer.load, speculation=self.question.speculation)
         samples = serving_samples(
-            self.question, served, answer.system, answer.plan, answer.limits, answer.point,
+            self.question, served, answer.system, plan, limits, required(answer.point, refused),
             sampler_of(f"{answer.setting.engine.id}, {answer.system.pool.chip.id}"),
         )  # fmt: skip
         found: dict[str, Number] = {
@@ -84,7 +83,7 @@ class ServedModel:
             "tpot_s": samples.tpot_s,
             "ttft_s": samples.ttft_s,
             "tokens_per_j": 1.0 / samples.energy_j_per_token,
-            "kv_tokens_per_chip": float(np.ravel(answer.limits.kv_tokens)[0]) / answer.chips,
+            "kv_tokens_per_chip": float(np.ravel(limits.kv_tokens)[0]) / answer.chips,
         }
         cost = samples.cost_usd_per_mtoken.get(self.scenario.offer)
         return found if cost is None else found | {"tokens_per_usd": 1e6 / cost}

@@ -71,9 +71,7 @@ class Machine:
     @property
     def fabric(self) -> ScaleOut:
         """The scale-out fabric of a machine of several domains."""
-        fabric = self.topology.fabric
-        assert fabric is not None
-        return fabric
+        return self.topology.between_domains()
 
     @property
     def rows_alike(self) -> bool:
