@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ultratwin
-from ultratwin import ScenarioError, TrainResult, UltratwinError
+from ultratwin import PowerResult, ScenarioError, TrainResult, UltratwinError
 from ultratwin.catalogue import loader
 from ultratwin.report import catalogue as catalogue_report
 from ultratwin.report.metrics import METRICS
@@ -170,6 +170,16 @@ def test_infeasible_is_a_value() -> None:
     assert "needs" in table
     with pytest.raises(ScenarioError, match="no plan can run"):
         _ = result.step_time_s
+
+
+@cache
+def power_drawn() -> PowerResult:
+    return ultratwin.power("llama3.1-8b", "trn2.48xlarge", chips=64, duration_s=10.0)
+
+
+@pytest.mark.parametrize("result", [given_layout, infeasible, power_drawn])
+def test_objects_are_what_the_text_says(result: Any) -> None:
+    assert json.loads(result().to_json()).keys() == result().as_dict().keys()
 
 
 def test_table_says_what_matters() -> None:

@@ -55,6 +55,12 @@ def test_superpod_has_the_switches_and_cables_of_nvidias_table(chips: int, leaf:
     assert cables == [chips] * (3 if core else 2)
 
 
+def test_one_domain_has_no_fabric_to_ask_for() -> None:
+    assert build_topology("dgx-h100", 16).between_domains().num_domains == 2
+    with pytest.raises(ScenarioError, match="one domain"):
+        build_topology("dgx-h100", 8).between_domains()
+
+
 def test_tpu_v4_pod_has_its_published_bisection() -> None:
     domain = build_topology("tpu-v4-pod", 4096).domain
     assert [each.size for each in domain.axes] == [16, 16, 16]
